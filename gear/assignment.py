@@ -1,0 +1,262 @@
+"""The codebook assignment A (eq. 6) and its read-outs (eqs. 7 and 8), without ever holding the N x K matrix.
+
+Every quantizer of the paper defines the same kind of object, up to a constant per position that no read-out can see:
+
+    A_ik = s <z_i, c_k> + b_k        VQ: s = 2, b_k = -|c_k|^2      LFQ: s = 2, b = 0      IBQ: s = 1, b = 0
+
+so the soft read-out softmax(A / tau) E is attention over the codebook: query z, key c, value E. The rows of A are
+therefore computed a block at a time and computed again in the backward pass; memory grows with N (d + D) + K, not with
+N K. At 32 images of 256 tokens and K = 16384 one float32 N x K matrix is 0.5 GiB, and a plain implementation keeps
+several. What bounds it: arithmetic, 2 N K D for the read-out, and N K exponentials.
+
+A is float32 even under bfloat16 autocast (float64 stays float64): <z, c> near 1 has a resolution of 0.004 in bfloat16,
+which changes 7 % of the arg maxes on a random sphere at K = 16384, d = 8.
+
+Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels, D generator width.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK = 1 << 20  # entries of A held at once: 4 MiB of float32, which a core's caches can serve
+
+
+def full(t: Tensor) -> Tensor:
+    """float32, or float64 as it is: the precision of A and of the losses under any autocast."""
+    return t if t.dtype == torch.float64 else t.float()
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """softmax(A / temperature), summarised.
+
+    entropy: H(p_i) of each position, in nats, in [0, log K].
+    mean: the average posterior over all positions of this process, p_k, non-negative, sums to 1.
+    """
+
+    entropy: Float[Tensor, "*N"]
+    mean: Float[Tensor, "K"]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A_ik = scale <z_i, c_k> + bias_k, asked through its read-outs. Everything is differentiable but `hard`."""
+
+    z: Float[Tensor, "*N d"]
+    codewords: Float[Tensor, "K d"]
+    scale: float
+    bias: Float[Tensor, "K"] | None = None
+
+    def __getitem__(self, index: Any) -> "Assignment":
+        """The same assignment at some positions: `A[:, :-1]` drops the last token of every image."""
+        return replace(self, z=self.z[index])
+
+    def dense(self) -> Float[Tensor, "*N K"]:
+        """The whole matrix. For tests and small codebooks."""
+        z, c, b = full(self.z), full(self.codewords), self.bias
+        with torch.autocast(z.device.type, enabled=False):
+            A = self.scale * (z @ c.T)
+            return A if b is None else A + full(b)
+
+    @torch.no_grad()
+    def hard(self) -> Int[Tensor, "*N"]:
+        """q_i = argmax_k A_ik (eqs. 1 and 7), int64 in [0, K). Ties go to the lower index."""
+        z, c, b = _flat(self.z), full(self.codewords), None if self.bias is None else full(self.bias)
+        with torch.autocast(z.device.type, enabled=False):
+            q = [_rows(rows, c, b, self.scale).argmax(-1) for rows in z.split(_block(c))]
+        return torch.cat(q).view(self.z.shape[:-1])
+
+    def soft(self, E: Float[Tensor, "K D"], tau: float) -> Float[Tensor, "*N D"]:
+        """u^s_i = softmax(A_i / tau) E (eq. 8). Gradients reach z, the codewords and, if it wants one, E."""
+        _above_zero("tau", tau)
+        u = _Soft.apply(_flat(self.z), full(self.codewords), self.bias, full(E), self.scale / tau, 1 / tau)
+        return u.view(*self.z.shape[:-1], E.shape[-1])
+
+    def straight_through(self, E: Float[Tensor, "K D"], tau: float) -> Float[Tensor, "*N D"]:
+        """E[q] in value, softmax(A / tau) in gradient: (pi + sg(onehot(q) - pi)) E.
+
+        A enters with the gradient of the soft read-out, E with that of the lookup. With the codebook itself as E and
+        tau = 1 this is IBQ's index back-propagation.
+        """
+        pi_E = self.soft(E.detach(), tau)
+        return F.embedding(self.hard(), E) + (pi_E - pi_E.detach())
+
+    def posterior(self, temperature: float) -> Posterior:
+        """The entropies and the mean of softmax(A / temperature): what the entropy loss needs."""
+        _above_zero("temperature", temperature)
+        scale, inverse = self.scale / temperature, 1 / temperature
+        h, mean = _Posterior.apply(_flat(self.z), full(self.codewords), self.bias, scale, inverse)
+        return Posterior(h.view(self.z.shape[:-1]), mean)
+
+
+@dataclass(frozen=True)
+class BinaryAssignment(Assignment):
+    """LFQ: the codewords are all sign patterns, so the posterior is a product over bits, p(bit_j = 1) = sigmoid(2 s z_j / T).
+
+    Bit j of an index is channel j, channel 0 the least significant; a channel at exactly 0 reads as -1.
+    The entropies are closed forms and the mean posterior one small matrix product; no N x K work is left in them.
+    """
+
+    @torch.no_grad()
+    def hard(self) -> Int[Tensor, "*N"]:
+        bit = 1 << torch.arange(self.z.shape[-1], device=self.z.device)
+        return ((self.z > 0) * bit).sum(-1)
+
+    def posterior(self, temperature: float) -> Posterior:
+        _above_zero("temperature", temperature)
+        a = 2 * self.scale / temperature * _flat(self.z)  # log odds of each bit
+        entropy = (F.softplus(-a.abs()) + a.abs() * torch.sigmoid(-a.abs())).sum(-1)
+        half = a.shape[1] // 2
+        low, high = _sign_patterns(a[:, :half]), _sign_patterns(a[:, half:])
+        with torch.autocast(a.device.type, enabled=False):
+            mean = (high.T @ low).flatten() / a.shape[0]
+        return Posterior(entropy.view(self.z.shape[:-1]), mean)
+
+
+def _sign_patterns(a: Float[Tensor, "N bits"]) -> Float[Tensor, "N K"]:
+    """p(pattern) of every pattern of a few bits with log odds a, pattern k having bit j of k."""
+    p = a.new_ones(a.shape[0], 1)
+    for j in range(a.shape[1]):
+        p = torch.cat([p * torch.sigmoid(-a[:, j : j + 1]), p * torch.sigmoid(a[:, j : j + 1])], dim=1)
+    return p
+
+
+# ------------------------------------------------------------------------------- blocks of rows, forward and backward
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0 (the read-out is softmax(A / {name})); it is {value}.")
+
+
+def _flat(z: Tensor) -> Tensor:
+    return full(z).reshape(-1, z.shape[-1])
+
+
+def _block(c: Tensor) -> int:
+    return max(1, BLOCK // c.shape[0])
+
+
+def _rows(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float = 1.0) -> Tensor:
+    """Some rows of A / T, with scale = s / T and inverse = 1 / T."""
+    return scale * (z @ c.T) if b is None else torch.addmm(b, z, c.T, beta=inverse, alpha=scale)
+
+
+class _Blocked(torch.autograd.Function):
+    """Shared by both read-outs: from the gradient of each block of A / T to those of z, c and b."""
+
+    @staticmethod
+    def through(ctx: Any, grad_rows: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """grad_rows(block, logits) is dL/d(A / T) of one block of rows; the block is computed again here."""
+        z, c, b = ctx.saved_tensors[:3]
+        need_z, need_c, need_b = ctx.needs_input_grad[:3]
+        dz = torch.empty_like(z) if need_z else None
+        dc = torch.zeros_like(c) if need_c else None
+        db = torch.zeros_like(b) if need_b else None
+        with torch.autocast(z.device.type, enabled=False):
+            for start in range(0, z.shape[0], _block(c)):
+                block = slice(start, min(start + _block(c), z.shape[0]))
+                g = grad_rows(block, _rows(z[block], c, b, ctx.scale, ctx.inverse))
+                if dz is not None:
+                    dz[block] = ctx.scale * (g @ c)
+                if dc is not None:
+                    dc.addmm_(g.T, z[block], alpha=ctx.scale)
+                if db is not None:
+                    db += ctx.inverse * g.sum(0)
+        return dz, dc, db
+
+
+class _Soft(_Blocked):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, E: Tensor, scale: float, inverse: float) -> Tensor:
+        u = z.new_empty(z.shape[0], E.shape[1])
+        with torch.autocast(z.device.type, enabled=False):
+            for rows, out in zip(z.split(_block(c)), u.split(_block(c)), strict=True):
+                torch.mm(_rows(rows, c, b, scale, inverse).softmax(-1), E, out=out)
+        ctx.save_for_backward(z, c, b, E, u)
+        ctx.scale, ctx.inverse = scale, inverse
+        return u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        E, u = ctx.saved_tensors[3:]
+        dE = torch.zeros_like(E) if ctx.needs_input_grad[3] else None
+
+        def grad_rows(block: slice, logits: Tensor) -> Tensor:
+            pi, g = logits.softmax(-1), grad[block]
+            if dE is not None:
+                dE.addmm_(pi.T, g)
+            inner = (g * u[block]).sum(-1, keepdim=True)  # sum_k pi_k <g, e_k> = <g, u>
+            return (g @ E.T).sub_(inner).mul_(pi)
+
+        return *_Blocked.through(ctx, grad_rows), dE, None, None
+
+
+class _Posterior(_Blocked):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float
+    ) -> tuple[Tensor, Tensor]:
+        h, mean = z.new_empty(z.shape[0]), z.new_zeros(c.shape[0])
+        with torch.autocast(z.device.type, enabled=False):
+            for rows, out in zip(z.split(_block(c)), h.split(_block(c)), strict=True):
+                logp = _rows(rows, c, b, scale, inverse).log_softmax(-1)
+                p = logp.exp()
+                mean += p.sum(0)
+                out.copy_(-p.mul_(logp).sum(-1))
+        ctx.save_for_backward(z, c, b, h)
+        ctx.scale, ctx.inverse = scale, inverse
+        return h, mean / z.shape[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_h: Tensor, grad_mean: Tensor) -> tuple:
+        z, _, _, h = ctx.saved_tensors
+        grad_p = grad_mean / z.shape[0]
+
+        def grad_rows(block: slice, logits: Tensor) -> Tensor:
+            # dH/da_k = -p_k (log p_k + H);  d<g, p>/da_k = p_k (g_k - <g, p>)
+            logp = logits.log_softmax(-1)
+            p = logp.exp()
+            inner = (p @ grad_p).unsqueeze(-1)
+            g_h = grad_h[block].unsqueeze(-1)
+            return logp.add_(h[block].unsqueeze(-1)).mul_(-g_h).add_(grad_p).sub_(inner).mul_(p)
+
+        return *_Blocked.through(ctx, grad_rows), None, None
+
+
+# ---------------------------------------------------------------------------------------------------- usage
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How a codebook is used (Figure 4), from counts of hard indices.
+
+    entropy: H of the usage distribution in nats, in [0, log K].
+    effective_size: exp(H), in [1, K].
+    dead: share of codewords that were never used, in [0, 1].
+    """
+
+    entropy: Float[Tensor, ""]
+    effective_size: Float[Tensor, ""]
+    dead: Float[Tensor, ""]
+
+
+def count(q: Int[Tensor, "*N"], K: int) -> Float[Tensor, "K"]:
+    """How often each codeword was chosen, float32, without a host sync (torch.bincount has one)."""
+    q = q.flatten()
+    return torch.zeros(K, device=q.device).index_add_(0, q, torch.ones_like(q, dtype=torch.float32))
+
+
+def usage(counts: Float[Tensor, "K"]) -> Usage:
+    """Counts may be summed over steps and ranks first. Without any count the entropy is 0."""
+    p = counts.double() / counts.sum().clamp(min=1)
+    entropy = -torch.special.xlogy(p, p).sum()
+    return Usage(entropy.float(), entropy.exp().float(), (counts == 0).float().mean())

@@ -1,0 +1,183 @@
+"""From a configuration to objects: the one place that names classes. A new variant is one class and one case here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from gear import config as cfg
+from gear import step as steps
+from gear import weights
+from gear.config import Config, ConfigError, grid
+from gear.generator import Generator
+from gear.step import Batch, Learner, Step
+from gear.targets import DINOv2, EfficientNetLite0, Target
+from gear.tokenizer.backbone import Decoder, Encoder
+from gear.tokenizer.critic import Critic
+from gear.tokenizer.perceptual import Perceptual
+from gear.tokenizer.quantizers import IBQ, LFQ, VQ
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.train import state
+from gear.update import Trained
+
+BUILTIN = Path(__file__).parent / "pretrained" / "demo_tokenizer.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the loop runs: the groups that move, and the step of the chosen stage."""
+
+    groups: tuple[Trained, ...]
+    step: Callable[[Batch], Step]
+
+
+def device(config: Config) -> torch.device:
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'device must be "auto", "cpu" or a device that torch can use; {name!r} failed: {error}') from None
+
+
+def target(config: Config) -> Target:
+    local = Path(config.target.weights) if config.target.weights else None
+    match config.target.name:
+        case "efficientnet_lite0":
+            return EfficientNetLite0(local or weights.path("efficientnet_lite0"))
+        case "dinov2":
+            return DINOv2(local)
+        case other:
+            assert_never(other)
+
+
+def targets(config: Config) -> tuple[Target, ...]:
+    """The encoders this stage aligns to: none without a generator, and none at lam = 0 (LlamaGen)."""
+    aligned = not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
+    return (target(config),) if aligned else ()
+
+
+def quantizer(config: Config) -> nn.Module:
+    match config.tokenizer.quantizer:
+        case cfg.VQ(codebook_size, dim):
+            return VQ(codebook_size, dim)
+        case cfg.LFQ(bits):
+            return LFQ(bits)
+        case cfg.IBQ(codebook_size, dim):
+            return IBQ(codebook_size, dim)
+        case other:
+            assert_never(other)
+
+
+def tokenizer(config: Config) -> Tokenizer:
+    b, d = config.tokenizer.backbone, config.tokenizer.quantizer.dim
+    bits = isinstance(config.tokenizer.quantizer, cfg.LFQ)  # LFQ reads the backbone's channels as they are
+    latent = d if bits else b.latent
+    return Tokenizer(
+        Encoder(b.channels, b.multipliers, b.encoder_blocks, latent, b.attention, b.groups, b.patch),
+        Decoder(b.channels, b.multipliers, b.decoder_blocks, latent, b.attention, b.groups, b.patch),
+        quantizer(config),
+        quant_conv=nn.Identity() if bits else nn.Conv2d(latent, d, 1),
+        post_quant_conv=nn.Identity() if bits else nn.Conv2d(d, latent, 1),
+        grid=(grid(config), grid(config)),
+    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def generator(config: Config, classes: int, target_dims: dict[str, int]) -> Generator:
+    g = config.generator
+    return Generator(
+        codebook_size=config.tokenizer.quantizer.codebook_size,
+        classes=classes,
+        layers=g.layers,
+        heads=g.heads,
+        width=g.width,
+        tap=g.tap,
+        grid=(grid(config), grid(config)),
+        class_drop=g.class_drop,
+        dropout=g.dropout,
+        target_dims=target_dims,
+        projector=g.projector,
+    )
+
+
+def training(config: Config, classes: int, target_dims: dict[str, int], on: torch.device) -> Training:
+    """Every module of the stage, initialised by the run's seed and `tokenizer.init`, with its optimiser and average."""
+    torch.manual_seed(config.seed)
+    match config.stage:
+        case cfg.Warmup() as stage:
+            learner = _learner(config, on)
+            return Training(_moving(learner), lambda batch: steps.warmup_step(learner, batch, stage))
+        case cfg.Gear() as stage:
+            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
+            return Training((*_moving(learner), ar), lambda batch: steps.gear_step(learner, ar, batch, stage))
+        case cfg.Frozen() as stage:
+            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
+            learner.net.module.eval().requires_grad_(False)
+            return Training((learner.net, ar), lambda batch: steps.frozen_step(learner, ar, batch, stage))
+        case cfg.Naive() as stage:
+            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
+            return Training((*_moving(learner), ar), lambda batch: steps.naive_step(learner, ar, batch, stage))
+        case other:
+            assert_never(other)
+
+
+def _moving(learner: Learner) -> tuple[Trained, ...]:
+    return (learner.net,) if learner.critic is None else (learner.net, learner.critic)
+
+
+def _learner(config: Config, on: torch.device) -> Learner:
+    t, o = config.tokenizer, config.optimizer
+    moves = not isinstance(config.stage, cfg.Frozen)
+    net = tokenizer(config)
+    critic = Critic(t.critic.channels, t.critic.layers) if moves and t.loss.adversarial > 0 else None
+    if t.init is not None:
+        _initialise(net, critic, config)
+    perceptual = None
+    if moves and t.loss.perceptual > 0:
+        trunk = t.loss.perceptual_trunk
+        perceptual = Perceptual(trunk, weights.path(f"lpips-{trunk}")).to(on)
+    return Learner(
+        net=_trained("tokenizer", net.to(on), o.tokenizer_lr, o, o.ema if moves else None),
+        critic=None if critic is None else _trained("critic", critic.to(on), o.critic_lr, o, None),
+        perceptual=perceptual,
+        weights=t.loss,
+        codebook_size=t.quantizer.codebook_size,
+    )
+
+
+def _generator(config: Config, classes: int, target_dims: dict[str, int], on: torch.device) -> Trained:
+    o = config.optimizer
+    return _trained("generator", generator(config, classes, target_dims).to(on), o.generator_lr, o, o.ema)
+
+
+def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: float | None) -> Trained:
+    adamw = torch.optim.AdamW(module.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay)
+    return Trained(name, module, adamw, o.clip, ema)
+
+
+def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:
+    """The averaged tokenizer of another run, and its critic if it kept one of the same size."""
+    assert config.tokenizer.init is not None
+    checkpoint = state.load(BUILTIN if config.tokenizer.init == "builtin" else Path(config.tokenizer.init))
+    fits_tokenizer(checkpoint, config)
+    state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
+    kept = checkpoint.part("critic")
+    if critic is not None and kept and checkpoint.config.tokenizer.critic == config.tokenizer.critic:
+        state.load_strictly(critic, kept, f"the critic of {checkpoint.path}")
+
+
+def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
+    """A checkpoint of another quantizer or backbone is refused with the fields that differ."""
+    import dataclasses
+
+    def shape(c: Config) -> Config:
+        only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)
+        return dataclasses.replace(Config(), tokenizer=only)
+
+    if different := cfg.differences(shape(checkpoint.config), shape(config)):
+        raise state.CheckpointError(
+            f"{checkpoint.path} holds another tokenizer than this configuration asks for ({'; '.join(different)}): "
+            "change those fields, or tokenizer.init."
+        )

@@ -1,0 +1,71 @@
+"""The losses as pure functions: eq. 2 and its parts, eq. 4, and eqs. 5 and 10. All return scalars, means over the batch.
+
+Weights are applied in `gear.step`, not here. Everything is computed in float32 (or float64 if given).
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gear.assignment import Posterior, full
+
+
+def reconstruction(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+    """L_rec of eq. 2: mean absolute error, images in [-1, 1]."""
+    return F.l1_loss(x_hat, x)
+
+
+def entropy(posterior: Posterior) -> Float[Tensor, ""]:
+    """L_ent of eq. 2: mean_i H(p_i) - H(mean_i p_i), in nats, in [-log K, 0].
+
+    Low when each position is sure of its code and all codes are used (LFQ, MAGVIT-v2). The batch mean is over every
+    rank. The released code adds 1e-5 inside the logarithm; xlogy needs no such guard.
+    """
+    mean = _mean_over_ranks(posterior.mean)
+    return posterior.entropy.mean() + torch.special.xlogy(mean, mean).sum()
+
+
+def adversarial(fake: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """L_GAN of eq. 2, for the tokenizer: -mean D(x_hat)."""
+    return -full(fake).mean()
+
+
+def critic(real: Float[Tensor, "B 1 h w"], fake: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:
+    """The hinge loss of the critic: (mean max(0, 1 - D(x)) + mean max(0, 1 + D(x_hat))) / 2."""
+    return 0.5 * (F.relu(1 - full(real)).mean() + F.relu(1 + full(fake)).mean())
+
+
+def next_token(logits: Float[Tensor, "B N K"], q: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """L_NTP, eq. 4, in nats per token: row i of the logits predicts q_i. The equation sums over the N tokens; like the
+    released code this is their mean, so that lambda means the same at every resolution."""
+    return F.cross_entropy(full(logits.flatten(0, 1)), q.flatten())
+
+
+def alignment(
+    projected: Mapping[str, Float[Tensor, "B N C"]], features: Mapping[str, Float[Tensor, "B N C"]]
+) -> Float[Tensor, ""]:
+    """L_align, eqs. 5 and 10: minus the mean cosine of g_phi(h_i) and f(x)_i, averaged over the target encoders.
+
+    Row i is the state that predicts token i, aligned with patch i (PAPER.md, M6). Rows may be any leading part of the
+    grid. In [-1, 1]; without a target it is 0.
+    """
+    if not features:
+        return torch.zeros(())
+    cosines = [F.cosine_similarity(full(projected[name]), full(f), dim=-1).mean() for name, f in features.items()]
+    return -torch.stack(cosines).mean()
+
+
+def _mean_over_ranks(p: Float[Tensor, "K"]) -> Float[Tensor, "K"]:
+    """The mean of p over all ranks in value, with the gradient of the local p.
+
+    DDP averages the ranks' gradients, and d f(mean_r p_r) = f'(mean) mean_r dp_r, so this is the exact global gradient.
+    """
+    if not dist.is_initialized():
+        return p
+    mean = p.detach().clone()
+    dist.all_reduce(mean)
+    return p + (mean / dist.get_world_size() - p).detach()

@@ -1,0 +1,103 @@
+"""A run: a folder with its whole configuration, its log and its checkpoint."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from gear import build, data
+from gear.config import Config, ConfigError, check, differences, from_json, grid, to_json
+from gear.data import Images
+from gear.generator import Generator
+from gear.targets import fit_standardisation
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.train import state
+from gear.train.batches import Batches, Features
+from gear.train.loop import fit
+
+CONFIG, DATA = "config.json", "data.json"
+TUNABLE = ("device", "log_every", "save_every")  # may change when a run is continued: its result does not
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images and their target features, which several runs on the same data can share."""
+
+    train: Images
+    held_out: Images
+    features: Mapping[str, Features]
+
+
+def prepare(config: Config, on: torch.device) -> Prepared:
+    """Loads what may fail late: images, then the target's weights."""
+    split = data.load(config.data.path, config.data.resolution).split(config.data.holdout)
+    side, images = (grid(config), grid(config)), split.train
+    some = torch.from_numpy(images.pixels[:: max(1, len(images.labels) // 512)]).to(on)
+    targets = [fit_standardisation(target, some, side) for target in build.targets(config)]
+    return Prepared(images, split.held_out, {t.name: Features(t, len(images.labels), side, on) for t in targets})
+
+
+def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:
+    """Trains `config` in the folder `run`, or goes on with what is there.
+
+    Refuses, before any long work: an impossible configuration, a folder that holds another run, too few images, a
+    missing weight.
+    """
+    claim(check(config), run)
+    on = build.device(config)
+    p = prepared or prepare(config, on)
+    classes = p.train.classes
+    if config.generator.classes not in (None, len(classes)):
+        raise ConfigError(f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}.")
+    training = build.training(config, len(classes), {name: f.target.channels for name, f in p.features.items()}, on)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIG).write_text(to_json(config) + "\n")
+    about = {"classes": classes, "train": len(p.train.labels), "held_out": len(p.held_out.labels), "skipped": p.train.skipped}
+    (run / DATA).write_text(json.dumps(about, indent=2) + "\n")
+    batches = Batches(p.train, p.features, config.batch, config.seed, config.data.flip, on)
+    fit(config, run, training.groups, training.step, batches, classes, on, run.name, console or Console())
+
+
+def claim(config: Config, run: Path) -> None:
+    """Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs."""
+    file = run / CONFIG
+    if not file.exists():
+        return
+    there = from_json(file.read_text())
+    same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
+    if different := differences(same, config):
+        raise ConfigError(
+            f"{run} already holds a run with another configuration ({'; '.join(different)}). "
+            f"Choose another folder with --out, delete this one, or go on with it as it was: gear train {file}"
+        )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The averaged tokenizer and generator of a run, in eval mode, for sampling and reconstruction."""
+
+    tokenizer: Tokenizer
+    generator: Generator | None
+    checkpoint: state.Checkpoint
+    on: torch.device
+
+
+def load(run: Path, device: str = "auto") -> Pair:
+    """`run` is a run folder or a checkpoint file. `generator` is None after a warm-up."""
+    checkpoint = state.load(run)
+    config = dataclasses.replace(checkpoint.config, device=device)
+    on = build.device(config)
+    tokenizer = build.tokenizer(config)
+    state.load_strictly(tokenizer, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
+    generator = None
+    if weights := checkpoint.averaged("generator"):
+        # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
+        last = {k.split(".")[1]: t.shape[0] for k, t in weights.items() if k.startswith("projectors.") and k.endswith("4.bias")}
+        generator = build.generator(config, len(checkpoint.classes), last)
+        state.load_strictly(generator, weights, f"the generator of {checkpoint.path}")
+        generator.to(on).eval().requires_grad_(False)
+    return Pair(tokenizer.to(on).eval().requires_grad_(False), generator, checkpoint, on)

@@ -1,0 +1,129 @@
+"""One file holds a run's state: safetensors for the tensors, and the step and whole configuration in its header.
+
+Keys: `tokenizer.*`, `critic.*`, `generator.*` (live), `tokenizer_ema.*`, ... (averaged), `tokenizer_optimizer.*`, ...
+The file is written beside its final name, synced, and renamed, so that a killed run or a full disk leaves the last one.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gear.config import Config, ConfigError, from_json, to_json
+from gear.update import Trained
+
+NAME = "checkpoint.safetensors"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: which file, what was expected, what came, what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """
+    path: where it was read from. step: updates made so far. config: of the run that wrote it.
+    classes: the names of its class labels. tensors: all of them, on the CPU.
+    """
+
+    path: Path
+    step: int
+    config: Config
+    classes: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors under `name.`, without it; empty where the run had no such part."""
+        return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(name + ".")}
+
+    def averaged(self, name: str) -> dict[str, Tensor]:
+        """The averaged weights of a part, or the live ones where no average was kept."""
+        return self.part(f"{name}_ema") or self.part(name)
+
+
+def save(path: Path, trained: Iterable[Trained], step: int, config: Config, classes: Sequence[str]) -> None:
+    """Writes atomically. Raises `CheckpointError` if the disk is full or read-only; the last file is then still there."""
+    tensors = {key: t for group in trained for key, t in _tensors(group)}
+    metadata = {"format": "gear-1", "step": str(step), "config": to_json(config), "classes": json.dumps(list(classes))}
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        size = sum(t.nbytes for t in tensors.values()) / 2**20
+        kept = f"The last one, {path}, is intact" if path.exists() else "No earlier one exists"
+        raise CheckpointError(
+            f"the checkpoint of step {step} ({size:.0f} MiB) could not be written to {path.parent}: {error}. {kept}; "
+            "free some space and give the same command again."
+        ) from None
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads a checkpoint or a run folder that has one. No pickle is ever opened."""
+    if path.is_dir():
+        path = path / NAME
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}; `gear train RECIPE --out FOLDER` makes one.")
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = f.metadata() or {}
+            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+    if metadata.get("format") != "gear-1":
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint that `gear train` wrote.")
+    try:
+        config = from_json(metadata["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path} was written by another version: {error}") from None
+    return Checkpoint(path, int(metadata["step"]), config, tuple(json.loads(metadata["classes"])), tensors)
+
+
+def restore(group: Trained, checkpoint: Checkpoint) -> None:
+    """Everything `save` wrote of one group: weights, average, optimiser."""
+    load_strictly(group.module, checkpoint.part(group.name), f"{group.name} in {checkpoint.path}")
+    if group.ema is not None:
+        load_strictly(group.ema.module, checkpoint.part(f"{group.name}_ema"), f"{group.name}_ema in {checkpoint.path}")
+        group.ema.n_averaged.copy_(checkpoint.tensors[f"{group.name}_averages"])
+    moments = checkpoint.part(f"{group.name}_optimizer")
+    if moments:
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, t in moments.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = t
+        group.optimizer.load_state_dict({"state": state, "param_groups": group.optimizer.state_dict()["param_groups"]})
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Every name and shape must fit, or `CheckpointError` names those that do not."""
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    other = [f"{k} {list(tensors[k].shape)} for {list(own[k].shape)}" for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    for what, names in (("lacks", missing), ("has what this model lacks:", unknown), ("has other shapes:", sorted(other))):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"{where} {what} {', '.join(names[:3])}{more}; it belongs to another configuration.")
+    module.load_state_dict(tensors)
+
+
+def _tensors(group: Trained) -> Iterable[tuple[str, Tensor]]:
+    def flat(prefix: str, state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+        return ((f"{prefix}.{key}", t.detach().contiguous()) for key, t in state.items())
+
+    yield from flat(group.name, group.module.state_dict())
+    if group.ema is not None:
+        yield from flat(f"{group.name}_ema", group.ema.module.state_dict())
+        yield f"{group.name}_averages", group.ema.n_averaged
+    for index, moments in group.optimizer.state_dict()["state"].items():
+        yield from flat(f"{group.name}_optimizer.{index}", {k: torch.as_tensor(t) for k, t in moments.items()})

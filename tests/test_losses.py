@@ -1,0 +1,94 @@
+"""Equations 2, 4, 5 and 10 against brute force in float64; the batch entropy over real ranks."""
+
+import math
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from gear import losses
+from gear.assignment import Assignment
+
+
+def test_reconstruction_and_adversaries():
+    a, b = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    expected = sum(abs(x - y) for x, y in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)) / a.numel()
+    assert losses.reconstruction(a, b).item() == pytest.approx(expected, rel=1e-12)
+    real, fake = torch.randn(2, 1, 3, 3, dtype=torch.float64) * 2, torch.randn(2, 1, 3, 3, dtype=torch.float64) * 2
+    assert losses.adversarial(fake).item() == pytest.approx(-fake.mean().item(), rel=1e-12)
+    hinge = [max(0, 1 - r) + max(0, 1 + f) for r, f in zip(real.flatten().tolist(), fake.flatten().tolist(), strict=True)]
+    assert losses.critic(real, fake).item() == pytest.approx(sum(hinge) / 18 / 2, rel=1e-12)
+
+
+def test_next_token_eq_4():
+    logits, q = torch.randn(2, 5, 7, dtype=torch.float64), torch.randint(7, (2, 5))
+    nats = 0.0
+    for b in range(2):
+        for i in range(5):
+            row = logits[b, i].tolist()
+            nats -= row[q[b, i]] - math.log(sum(math.exp(v) for v in row))
+    assert losses.next_token(logits, q).item() == pytest.approx(nats / 10, rel=1e-12)
+
+
+def test_alignment_eqs_5_and_10():
+    h = {n: torch.randn(2, 5, c, dtype=torch.float64) for n, c in (("a", 4), ("b", 6))}
+    f = {n: torch.randn_like(t) for n, t in h.items()}
+    total = 0.0
+    for n in h:
+        for b in range(2):
+            for i in range(5):
+                x, y = h[n][b, i].tolist(), f[n][b, i].tolist()
+                dot = sum(p * q for p, q in zip(x, y, strict=True))
+                total -= dot / math.sqrt(sum(p * p for p in x)) / math.sqrt(sum(q * q for q in y))
+    assert losses.alignment(h, f).item() == pytest.approx(total / 20, rel=1e-12)
+    assert losses.alignment(f, {n: 3 * t for n, t in f.items()}).item() == pytest.approx(-1, rel=1e-12)
+    assert losses.alignment(h, {}).item() == 0  # LlamaGen has no target
+
+
+def test_entropy_term_of_eq_2():
+    torch.manual_seed(0)
+    A = Assignment(torch.randn(2, 9, 4, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64), 2.0)
+    p = (A.dense() / 0.5).softmax(-1).flatten(0, 1).tolist()
+    H = lambda row: -sum(v * math.log(v) for v in row if v > 0)  # noqa: E731
+    mean = [sum(column) / len(p) for column in zip(*p, strict=True)]
+    expected = sum(map(H, p)) / len(p) - H(mean)
+    assert losses.entropy(A.posterior(0.5)).item() == pytest.approx(expected, rel=1e-10)
+    # the two ends: every position sure and every code used, and all positions the same
+    sure = Assignment(1e3 * torch.eye(8).view(1, 8, 8), torch.eye(8), 1.0)
+    assert losses.entropy(sure.posterior(1.0)).item() == pytest.approx(-math.log(8), abs=1e-5)
+    same = Assignment(torch.ones(1, 8, 4), torch.randn(8, 4), 1.0)
+    assert losses.entropy(same.posterior(1.0)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_entropy_over_ranks_equals_one_process(tmp_path):
+    """Two gloo ranks with half the batch each: same value on both, and the mean of their gradients is the whole one's."""
+    script = tmp_path / "rank.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, torch, torch.distributed as dist
+            from gear import losses
+            from gear.assignment import Assignment
+            rank, out = int(sys.argv[1]), sys.argv[2]
+            dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=2)
+            torch.manual_seed(0)
+            z, c = torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+            c.requires_grad_()
+            loss = losses.entropy(Assignment(z[rank : rank + 1], c, 2.0).posterior(0.3))
+            loss.backward()
+            torch.save([loss.detach(), c.grad], f"{out}/{rank}.pt")
+            dist.destroy_process_group()
+            """
+        )
+    )
+    ranks = [subprocess.Popen([sys.executable, str(script), str(r), str(tmp_path)]) for r in range(2)]
+    assert [p.wait(timeout=120) for p in ranks] == [0, 0]
+    (value0, grad0), (value1, grad1) = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2))
+    torch.manual_seed(0)
+    z, c = torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64).requires_grad_()
+    whole = losses.entropy(Assignment(z, c, 2.0).posterior(0.3))
+    whole.backward()
+    torch.testing.assert_close((value0 + value1) / 2, whole.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close((grad0 + grad1) / 2, c.grad, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,317 @@
+"""Algorithm 1: who gets which gradient, one whole step against a hand-written one, and every regime as a restriction."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gear import losses
+from gear.config import Frozen, Gear, Naive, TokenizerLoss, Warmup
+from gear.generator import Generator
+from gear.step import Batch, Learner, eq2, frozen_step, gear_step, naive_step, warmup_step
+from gear.tokenizer.backbone import Decoder, Encoder
+from gear.tokenizer.critic import Critic
+from gear.tokenizer.quantizers import IBQ, LFQ, VQ
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.update import Trained, frozen, update
+
+QUANTIZERS = {"VQ": lambda: VQ(13, 4), "LFQ": lambda: LFQ(4), "IBQ": lambda: IBQ(13, 4)}
+W = Gear(tau=0.1, lam=0.5)
+
+
+class Blurred(nn.Module):
+    """A small stand-in for LPIPS: a fixed differentiable distance."""
+
+    def forward(self, a, b):
+        return (F.avg_pool2d(a, 2) - F.avg_pool2d(b, 2)).square().mean()
+
+
+class World:
+    """One tiny float64 tokenizer, critic, generator and batch, the same for the same seed."""
+
+    def __init__(self, quantizer="VQ", seed=0, dropout=0.0, class_drop=0.0, lr=1e-3, critic=True, optimizer="sgd"):
+        torch.manual_seed(seed)
+        quantize = QUANTIZERS[quantizer]()
+        latent = 4 if quantizer == "LFQ" else 8
+        self.K = quantize.codewords().shape[0]
+        join = [nn.Identity(), nn.Identity()] if quantizer == "LFQ" else [nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)]
+        encoder, decoder = (C(8, (1, 2), 1, latent, False, 4, 1) for C in (Encoder, Decoder))
+        tokenizer = Tokenizer(encoder, decoder, quantize, *join, grid=(4, 4)).double()
+        generator = Generator(
+            codebook_size=self.K, classes=3, layers=3, heads=2, width=16, tap=2, grid=(4, 4), class_drop=class_drop,
+            dropout=dropout, target_dims={"f": 5}, projector=12,
+        ).double()  # fmt: skip
+        nn.init.normal_(generator.output.weight, std=0.5)  # a head that is zero hides mistakes
+
+        def trained(name, module, ema):
+            make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
+            return Trained(name, module, make(module.parameters(), lr), clip=1e9, ema=ema)
+
+        self.learner = Learner(
+            trained("tokenizer", tokenizer, 0.9),
+            trained("critic", Critic(4, 1).double(), None) if critic else None,
+            Blurred(),
+            TokenizerLoss(adversarial=0.1 if critic else 0.0),
+            self.K,
+        )
+        self.generator = trained("generator", generator, 0.9)
+        self.batch = Batch(
+            x=torch.rand(2, 3, 8, 8, dtype=torch.float64) * 2 - 1,
+            c=torch.tensor([0, 2]),
+            f={"f": torch.randn(2, 16, 5, dtype=torch.float64)},
+        )
+
+    def modules(self):
+        groups = (self.learner.net, self.learner.critic, self.generator)
+        return {g.name: g.module for g in groups if g is not None}
+
+    def state(self):
+        return {f"{n}.{k}": v.clone() for n, m in self.modules().items() for k, v in m.state_dict().items()}
+
+
+def same(a, b, prefix=""):
+    return all(torch.equal(a[k], b[k]) for k in a if k.startswith(prefix))
+
+
+def soft_loss(w: World, tau=0.1):
+    t = w.learner.net(w.batch.x)
+    u = t.A[:, :-1].soft(w.generator.module.embedding.detach(), tau)
+    return losses.alignment(frozen(w.generator.module)(u, w.batch.c, stop_at_tap=True).projected, w.batch.f)
+
+
+# --------------------------------------------------------------------------------------------- gradient isolation
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_soft_alignment_reaches_the_tokenizer_only(quantizer):
+    w = World(quantizer)
+    soft_loss(w).backward()
+    tokenizer = dict(w.learner.net.module.named_parameters())
+    assert all(tokenizer[k].grad.abs().max() > 0 for k in tokenizer if k.startswith("encoder") and k.endswith("weight"))
+    if quantizer == "LFQ":
+        assert not [k for k in tokenizer if k.startswith("quantize.")]
+    else:
+        assert tokenizer["quantize.embedding.weight"].grad.abs().max() > 0
+    assert all(p.grad is None for k, p in tokenizer.items() if k.startswith(("decoder", "post_quant_conv")))
+    assert all(p.grad is None for p in w.generator.module.parameters())  # transformer, E, head, g_phi: exactly none
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_hard_branch_reaches_the_generator_only(quantizer):
+    w = World(quantizer)
+    t = w.learner.net(w.batch.x)
+    H = w.generator(t.q[:, :-1], w.batch.c)
+    (losses.next_token(H.logits, t.q) + losses.alignment(H.projected, w.batch.f)).backward()
+    assert all(p.grad is None for p in w.learner.net.module.parameters())
+    assert all(p.grad is not None for p in w.generator.module.parameters())
+
+
+def test_the_tokenizers_own_losses_leave_critic_and_generator_alone():
+    w = World()
+    eq2(w.learner, w.batch.x, w.learner.net(w.batch.x))["L_VQ"].backward()
+    assert all(p.grad is None for m in ("critic", "generator") for p in w.modules()[m].parameters())
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_tau_never_touches_the_generator(quantizer):
+    states = []
+    for tau in (0.5, 0.1, 0.01):
+        w = World(quantizer, optimizer="adamw", lr=1e-2)
+        gear_step(w.learner, w.generator, w.batch, Gear(tau=tau))
+        states.append(w.state())
+    for other in states[1:]:
+        assert same(states[0], other, "generator.")
+        assert not same(states[0], other, "tokenizer.encoder.")
+
+
+def test_the_soft_branch_runs_without_dropout_or_class_drop():
+    w = World(dropout=0.5, class_drop=0.5)
+    assert w.generator.module.training
+    assert soft_loss(w).item() == soft_loss(w).item()
+    assert w.generator.module.training  # and nothing had to be restored
+    calm = World(dropout=0.0, class_drop=0.0)
+    assert soft_loss(w).item() == soft_loss(calm).item()
+
+
+def test_the_last_token_guides_nothing():
+    """Token N-1 predicts nothing, so its row is never read out."""
+    w = World()
+    t = w.learner.net(w.batch.x)
+    z = t.A.z.detach().requires_grad_()
+    A = type(t.A)(z, t.A.codewords.detach(), t.A.scale, t.A.bias.detach())
+    u = A[:, :-1].soft(w.generator.module.embedding.detach(), 0.1)
+    H = frozen(w.generator.module)(u, w.batch.c, stop_at_tap=True)
+    (grad,) = torch.autograd.grad(losses.alignment(H.projected, w.batch.f), z)
+    assert grad[:, -1].abs().max() == 0 and (grad[:, :-1].abs().amax(-1) > 0).all()
+
+
+# ------------------------------------------------------------------------------------------------- the whole step
+
+
+def by_hand(w: World, tau, lam, lr):
+    """Algorithm 1 written out on copies, with plain tensors, toggled `requires_grad`, dense A, and SGD by hand."""
+    tok, ar, critic = (copy.deepcopy(w.modules()[m]) for m in ("tokenizer", "generator", "critic"))
+    x, c, f, weights = w.batch.x, w.batch.c, w.batch.f["f"], w.learner.weights
+    z = tok.quant_conv(tok.encoder(x)).flatten(2).transpose(1, 2)  # 1
+    z = z / z.norm(dim=-1, keepdim=True)
+    C = tok.quantize.embedding.weight / tok.quantize.embedding.weight.norm(dim=-1, keepdim=True)
+    A = -(z[:, :, None] - C).square().sum(-1)
+    q = A.argmax(-1)
+    c_q = C[q]
+    z_hat = z + (c_q - z).detach()  # 2
+    x_hat = tok.decoder(tok.post_quant_conv(z_hat.transpose(1, 2).reshape(2, 4, 4, 4)))
+    p = (A / weights.entropy_temperature).softmax(-1)
+    mean = p.mean((0, 1))
+    H = lambda p: -(p * (p + 1e-300).log()).sum(-1)  # noqa: E731
+    L_VQ = (x - x_hat).abs().mean() + 0.1 * Blurred()(x_hat, x) - 0.1 * critic(x_hat).mean()
+    L_VQ = L_VQ + 0.05 * (H(p).mean() - H(mean))
+    L_VQ = L_VQ + ((c_q - z.detach()) ** 2).mean() + 0.25 * ((z - c_q.detach()) ** 2).mean()
+    u_s = (A / tau).softmax(-1)[:, :-1] @ ar.tok_embeddings.weight  # 3
+
+    def align(h):  # 5
+        g = ar.projectors["f"](h)
+        return -((g * f).sum(-1) / g.norm(dim=-1) / f.norm(dim=-1)).mean()
+
+    def branch(u, depth):  # 4
+        h = torch.cat([ar.cls_embedding.embedding_table(c)[:, None], u], 1)
+        for block in ar.layers[:depth]:
+            h = block(h, ar.rotary(0, 16))
+        return h
+
+    ar.requires_grad_(False)
+    critic.requires_grad_(False)
+    L_soft = align(branch(u_s, ar.tap))
+    grads_tok = torch.autograd.grad(L_VQ + lam * L_soft, list(tok.parameters()), retain_graph=True)  # 6
+    critic.requires_grad_(True)
+    D = 0.5 * (F.relu(1 - critic(x)).mean() + F.relu(1 + critic(x_hat.detach())).mean())
+    grads_critic = torch.autograd.grad(D, list(critic.parameters()))
+    ar.requires_grad_(True)
+    u_h = ar.tok_embeddings.weight[q[:, :-1]]
+    tap = branch(u_h, ar.tap)
+    top = tap
+    for block in ar.layers[ar.tap :]:
+        top = block(top, ar.rotary(0, 16))
+    logp = ar.output(ar.norm(top)).log_softmax(-1)
+    L_NTP = -logp.gather(-1, q[..., None]).mean()
+    L_hard = align(tap)
+    grads_ar = torch.autograd.grad(L_NTP + lam * L_hard, list(ar.parameters()))  # 7
+    with torch.no_grad():
+        for module, grads in ((tok, grads_tok), (ar, grads_ar), (critic, grads_critic)):
+            for parameter, g in zip(module.parameters(), grads, strict=True):
+                parameter -= lr * g
+    terms = {"L_VQ": L_VQ, "align_soft": L_soft, "align_hard": L_hard, "ntp": L_NTP, "critic": D}
+    return {"tokenizer": tok, "generator": ar, "critic": critic}, terms
+
+
+def test_one_step_equals_algorithm_1_by_hand():
+    w, lr = World(lr=0.05), 0.05
+    modules, terms = by_hand(w, W.tau, W.lam, lr)
+    before = w.state()
+    result = gear_step(w.learner, w.generator, w.batch, W)
+    for name, value in terms.items():
+        torch.testing.assert_close(result.terms[name], value.detach(), rtol=1e-11, atol=1e-11)
+    after = w.state()
+    for name, module in modules.items():
+        for key, value in module.named_parameters():
+            torch.testing.assert_close(after[f"{name}.{key}"], value.detach(), rtol=1e-10, atol=1e-11, msg=f"{name}.{key}")
+            if name != "critic":  # whose last bias has a gradient of exactly 0 while both hinges are active
+                assert not torch.equal(before[f"{name}.{key}"], after[f"{name}.{key}"]), key
+    assert result.counts.sum() == 32
+    # EMA: the first update copies (torch's AveragedModel), the second averages
+    gear_step(w.learner, w.generator, w.batch, W)
+    key = "norm.weight"
+    expected = 0.9 * after[f"generator.{key}"] + 0.1 * w.generator.module.state_dict()[key]
+    torch.testing.assert_close(w.generator.ema.module.state_dict()[key], expected)
+
+
+def test_updating_the_generator_before_the_soft_backward_is_an_error():
+    """Swapped updates would send the tokenizer the gradient of a generator that no longer exists; autograd refuses."""
+    w = World()
+    t = w.learner.net(w.batch.x)
+    u = t.A[:, :-1].soft(w.generator.module.embedding.detach(), 0.1)
+    soft = losses.alignment(frozen(w.generator.module)(u, w.batch.c, stop_at_tap=True).projected, w.batch.f)
+    H = w.generator(t.q[:, :-1], w.batch.c)
+    update(losses.next_token(H.logits, t.q), w.generator)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        update(soft, w.learner.net)
+
+
+# ------------------------------------------------------------------------------- every regime is gear_step less something
+
+
+def test_warmup_is_gear_without_the_generator():
+    joint, alone = World(optimizer="adamw"), World(optimizer="adamw")
+    a = gear_step(joint.learner, joint.generator, joint.batch, Gear(lam=0.0))
+    b = warmup_step(alone.learner, alone.batch, Warmup())
+    assert all(torch.equal(a.terms[k], b.terms[k]) for k in b.terms) and "ntp" not in b.terms
+    assert same(joint.state(), alone.state(), "tokenizer.") and same(joint.state(), alone.state(), "critic.")
+    assert same(alone.state(), World().state(), "generator.")
+
+
+def test_frozen_is_gear_without_the_tokenizers_update():
+    joint, still = World(optimizer="adamw"), World(optimizer="adamw")
+    a = gear_step(joint.learner, joint.generator, joint.batch, W)
+    b = frozen_step(still.learner, still.generator, still.batch, Frozen(lam=W.lam))
+    assert all(torch.equal(a.terms[k], b.terms[k]) for k in b.terms) and "L_VQ" not in b.terms
+    assert same(joint.state(), still.state(), "generator.")
+    assert same(still.state(), World().state(), "tokenizer.") and torch.equal(a.counts, b.counts)
+
+
+def test_llamagen_is_frozen_without_alignment():
+    with_target, without = World(), World()
+    without.batch = Batch(without.batch.x, without.batch.c, {})
+    frozen_step(with_target.learner, with_target.generator, with_target.batch, Frozen(lam=0.0))
+    frozen_step(without.learner, without.generator, without.batch, Frozen(lam=0.0))
+    a, b = with_target.state(), without.state()
+    assert all(torch.equal(a[k], b[k]) for k in a if "projectors" not in k)
+
+
+def test_without_a_gan_no_critic_exists():
+    w = World(critic=False)
+    result = gear_step(w.learner, w.generator, w.batch, W)
+    assert "adversarial" not in result.terms and "critic" not in result.terms
+
+
+def test_straight_through_readout_feeds_the_hard_tokens():
+    """The alignment-only STE: the soft branch sees the hard tokens' values, so both alignments agree."""
+    w = World()
+    result = gear_step(w.learner, w.generator, w.batch, Gear(readout="straight_through"))
+    torch.testing.assert_close(result.terms["align_soft"], result.terms["align_hard"], rtol=1e-12, atol=1e-12)
+    assert not same(w.state(), World().state(), "tokenizer.encoder.")
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_naive_lets_every_generator_loss_into_the_tokenizer(quantizer):
+    naive, gear = World(quantizer), World(quantizer)
+    a = naive_step(naive.learner, naive.generator, naive.batch, Naive())
+    b = gear_step(gear.learner, gear.generator, gear.batch, W)
+    for term in ("L_VQ", "ntp", "align_hard"):  # the same losses,
+        torch.testing.assert_close(a.terms[term], b.terms[term], rtol=1e-12, atol=1e-12)
+    assert same(naive.state(), World(quantizer).state(), "none") and not same(naive.state(), gear.state(), "tokenizer.")
+    # the generator's own update is the same: the straight-through embedding is E[q] in value and in E's gradient
+    mine, theirs = naive.state(), gear.state()
+    for key in (k for k in mine if k.startswith("generator.")):
+        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-10, atol=1e-12)
+    # and the tokenizer's gradient is that of L_VQ + NTP + lam * align through the straight-through embedding
+    w = World(quantizer)
+    t = w.learner.net(w.batch.x)
+    H = w.generator(t.A[:, :-1].straight_through(w.generator.module.embedding, 0.1), w.batch.c)
+    total = eq2(w.learner, w.batch.x, t)["L_VQ"] + losses.next_token(H.logits, t.q) + 0.5 * losses.alignment(H.projected, w.batch.f)
+    parameters = dict(w.learner.net.module.named_parameters())
+    grads = torch.autograd.grad(total, list(parameters.values()))
+    for (key, p), g in zip(parameters.items(), grads, strict=True):
+        torch.testing.assert_close(mine[f"tokenizer.{key}"], p.detach() - 1e-3 * g, rtol=1e-10, atol=1e-12)
+
+
+def test_frozen_leaves_the_live_module_as_it_was():
+    w = World(dropout=0.3)
+    module = w.generator.module
+    before = {k: (p.requires_grad, p.data_ptr()) for k, p in module.named_parameters()}
+    frozen(module)(torch.zeros(1, 3, dtype=torch.long), torch.tensor([1]))
+    assert {k: (p.requires_grad, p.data_ptr()) for k, p in module.named_parameters()} == before and module.training
+    with torch.no_grad():  # it reads the live weights, not a copy
+        module.tok_embeddings.weight.add_(1)
+    out = frozen(module)(torch.zeros(1, 3, dtype=torch.long), torch.tensor([1]))
+    torch.testing.assert_close(out.tap, copy.deepcopy(module).eval()(torch.zeros(1, 3, dtype=torch.long), torch.tensor([1])).tap)
