@@ -23,10 +23,11 @@ def entropy(posterior: Posterior) -> Float[Tensor, ""]:
     """L_ent of eq. 2: mean_i H(p_i) - H(mean_i p_i), in nats, in [-log K, 0].
 
     Low when each position is sure of its code and all codes are used (LFQ, MAGVIT-v2). The batch mean is over every
-    rank. The released code adds 1e-5 inside the logarithm; xlogy needs no such guard.
+    rank. As in the released code the batch entropy is -sum p log(p + 1e-5): at temperature 0.01 most codewords
+    underflow to p = 0, where p log p has an infinite slope.
     """
     mean = _mean_over_ranks(posterior.mean)
-    return posterior.entropy.mean() + torch.special.xlogy(mean, mean).sum()
+    return posterior.entropy.mean() + (mean * (mean + 1e-5).log()).sum()
 
 
 def adversarial(fake: Float[Tensor, "B 1 h w"]) -> Float[Tensor, ""]:

@@ -166,7 +166,7 @@ def by_hand(w: World, tau, lam, lr):
     mean = p.mean((0, 1))
     H = lambda p: -(p * (p + 1e-300).log()).sum(-1)  # noqa: E731
     L_VQ = (x - x_hat).abs().mean() + 0.1 * Blurred()(x_hat, x) - 0.1 * critic(x_hat).mean()
-    L_VQ = L_VQ + 0.05 * (H(p).mean() - H(mean))
+    L_VQ = L_VQ + 0.05 * (H(p).mean() + (mean * (mean + 1e-5).log()).sum())
     L_VQ = L_VQ + ((c_q - z.detach()) ** 2).mean() + 0.25 * ((z - c_q.detach()) ** 2).mean()
     u_s = (A / tau).softmax(-1)[:, :-1] @ ar.tok_embeddings.weight  # 3
 

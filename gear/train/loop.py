@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gear.config import Config
+from gear.progress import bars
 from gear.step import Batch, Step
 from gear.train import log, state
 from gear.update import Trained
@@ -38,7 +38,7 @@ def fit(
             state.restore(group, found)
         done = found.step
     lines = log.Log(run / log.NAME, done)
-    with _progress(console) as progress, _Stop() as stop:
+    with bars(console) as progress, _Stop() as stop:
         bar = progress.add_task(title, total=config.steps, completed=done, note="")
         while done < config.steps and not stop.asked:
             seed(config.seed, done)
@@ -63,21 +63,6 @@ def seed(*numbers: int) -> None:
 def _note(line: dict[str, float]) -> str:
     shown = {"reconstruction": "L1", "ntp": "NTP", "align_hard": "align", "codebook_entropy": "H"}
     return "  ".join(f"{label} {line[name]:.3f}" for name, label in shown.items() if name in line)
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("[dim]passed"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
-        TextColumn("[cyan]{task.fields[note]}"),
-        console=console,
-        refresh_per_second=2,
-    )
 
 
 class _Stop:

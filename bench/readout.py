@@ -1,0 +1,120 @@
+"""The assignment's read-outs and entropies against the plain way that holds the N x K matrix.
+
+One soft read-out (tau 0.1), one entropy loss (temperature 0.01) and the arg max, forward and backward, as a step has
+them. N = 8192 positions (32 images of 256 tokens), K = 16384, d = 8, D = 1024: VQ-16 under LlamaGen-L at 256 px.
+
+Time: both sides in one process, alternating. Peak memory: the growth of the resident set of a fresh process per side,
+on the CPU, or the allocator's peak on CUDA. What bounds it: 2 N K D multiply-adds each way, and N K exponentials.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gear.assignment import Assignment
+from gear.losses import entropy
+
+N, K, d, D = 8192, 16384, 8, 1024
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Inputs:
+    z: Tensor
+    c: Tensor
+    E: Tensor
+    grad: Tensor
+
+
+def inputs(device: str) -> Inputs:
+    torch.manual_seed(0)
+    z, c = (F.normalize(torch.randn(n, d, device=device), dim=-1).requires_grad_() for n in (N, K))
+    return Inputs(z, c, torch.randn(K, D, device=device) * 0.02, torch.randn(N, D, device=device) / N)
+
+
+def ours(i: Inputs) -> tuple[Tensor, Tensor]:
+    A = Assignment(i.z, i.c, 2.0, -i.c.square().sum(-1))
+    return A.hard(), (A.soft(i.E, 0.1) * i.grad).sum() + entropy(A.posterior(0.01))
+
+
+def dense(i: Inputs) -> tuple[Tensor, Tensor]:
+    """As a good engineer writes it first."""
+    A = 2 * i.z @ i.c.T - i.c.square().sum(-1)
+    u = (A / 0.1).softmax(-1) @ i.E
+    logp = (A / 0.01).log_softmax(-1)
+    p = logp.exp()
+    mean = p.mean(0)
+    loss = -(p * logp).sum(-1).mean() + (mean * (mean + 1e-5).log()).sum()
+    return A.argmax(-1), (u * i.grad).sum() + loss
+
+
+SIDES: dict[str, Callable[[Inputs], tuple[Tensor, Tensor]]] = {"ours": ours, "dense": dense}
+
+
+def seconds(side: str, i: Inputs) -> float:
+    i.z.grad = i.c.grad = None
+    start = time.perf_counter()
+    _, loss = SIDES[side](i)
+    loss.backward()
+    if i.z.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak(side: str, device: str) -> float:
+    """MiB above the inputs, in a process of its own."""
+    command = [sys.executable, "-m", "bench.readout", side, device]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def measure_peak(side: str, device: str) -> float:
+    i = inputs(device)
+    (i.z[:64] @ i.c.T).sum().backward()  # the libraries' own first allocations are nobody's
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        seconds(side, i)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resident_peak()
+    seconds(side, i)
+    return (resident_peak() - before) / 2**10
+
+
+def resident_peak() -> int:
+    """KiB, of this process alone (ru_maxrss would start at the parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def run(device: str) -> list[dict[str, object]]:
+    i = inputs(device)
+    gradients = {}
+    for side in SIDES:  # a fast wrong answer is worth nothing
+        seconds(side, i)
+        gradients[side] = (i.z.grad.clone(), i.c.grad.clone())
+    for a, b in zip(gradients["ours"], gradients["dense"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
+    times: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(ROUNDS):
+        for side in SIDES:
+            times[side].append(seconds(side, i))
+    t = {side: statistics.median(v) for side, v in times.items()}
+    m = {side: peak(side, device) for side in SIDES}
+    spread = max((max(v) - min(v)) / statistics.median(v) for v in times.values())
+    title = f"read-outs, forward + backward, N {N}, K {K}, d {d}, D {D}"
+    return [
+        {"path": title, "unit": "s", **t, "ratio": t["ours"] / t["dense"], "spread": spread, "target": 1.3, "bound": "arithmetic"},
+        {"path": title, "unit": "MiB peak", **m, "ratio": m["ours"] / m["dense"], "spread": 0.0, "target": 0.25, "bound": "N (d + D)"},
+    ]
+
+
+if __name__ == "__main__":
+    print(measure_peak(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,228 @@
+"""`gear demo`: GEAR, LlamaGen-REPA and the naive way from the same warm-up tokenizer, seed and budget, and a page that
+shows them side by side. Everything is kept in one folder, and the same command goes on where it stopped.
+"""
+
+import dataclasses
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from torch import Tensor
+
+from gear import build, inference, losses, recipes, run, weights
+from gear.config import Config
+from gear.data import Images
+from gear.evaluate.features import PooledEfficientNet
+from gear.evaluate.frechet import Gaussian, frechet, gaussian
+from gear.evaluate.reconstruction import psnr
+from gear.figures.report import Arm, Report, write_report
+from gear.progress import bars
+from gear.train import log
+from gear.train.batches import to_float
+
+GENERATED, SHOWN, PAIRS = 1000, 8, 12  # images for gFID; samples of each class and reconstructions on the page
+SAMPLING = {"cfg_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+
+@dataclass(frozen=True)
+class Contender:
+    key: str
+    name: str
+    what: str
+    recipe: Callable[[], Config]
+    draws: bool  # samples are drawn from the first two; the third is there for its collapse
+
+
+CONTENDERS = (
+    Contender(
+        "gear",
+        "GEAR",
+        "Tokenizer and generator trained together; the generator's alignment guides the tokenizer through the soft read-out.",
+        recipes.demo,
+        draws=True,
+    ),
+    Contender(
+        "llamagen-repa",
+        "LlamaGen-REPA",
+        "The conventional pipeline: the same generator and alignment on the frozen warm-up tokenizer.",
+        recipes.demo_repa,
+        draws=True,
+    ),
+    Contender(
+        "naive",
+        "Naive straight-through",
+        "Every generator loss sent into the tokenizer through the straight-through estimator, for as long as shows the collapse.",
+        recipes.demo_naive,
+        draws=False,
+    ),
+)
+
+
+def demo(out: Path, steps: int | None, device: str) -> None:
+    console = Console()
+    configs = {c.key: dataclasses.replace(c.recipe(), device=device) for c in CONTENDERS}
+    if steps is not None:
+        configs = {k: dataclasses.replace(c, steps=min(steps, c.steps) if k == "naive" else steps) for k, c in configs.items()}
+    for key, config in configs.items():
+        run.claim(config, out / key)  # another demo in this folder is refused before the long work
+    console.print(f"[bold]gear demo[/bold] in {out}. Ctrl-C stops it; the same command goes on.")
+    network = PooledEfficientNet(weights.path("efficientnet_lite1"))
+    on = build.device(configs["gear"])
+    prepared = run.prepare(configs["gear"], on)
+    for contender in CONTENDERS:
+        run.train(configs[contender.key], out / contender.key, prepared=prepared, console=console)
+    judge = Judge(network.to(on), prepared.train, prepared.held_out, configs["gear"].seed)
+    measured = [arm(c, configs[c.key], out, judge) for c in CONTENDERS]
+    page = out / "report.html"
+    write_report(report(configs["gear"], [a for a, _ in measured], judge, sum(seconds for _, seconds in measured)), page)
+    console.print(f"[bold]open {page}[/bold]")
+
+
+class Judge:
+    """Measures every arm against the same images with the same network. Reference features are made once, when first
+    needed."""
+
+    def __init__(self, network: PooledEfficientNet, train: Images, held_out: Images, seed: int):
+        self.network, self.train, self.held_out, self.seed = network, train, held_out, seed
+        self.inputs = torch.from_numpy(np.asarray(held_out.pixels))
+        self._references: dict[str, Gaussian] = {}
+
+    def measure(self, pair: run.Pair, draws: bool) -> dict[str, Any]:
+        rebuilt = inference.rebuild(pair, self.inputs)
+        metrics: dict[str, float | None] = {
+            "psnr": psnr(rebuilt, self.inputs).mean().item(),
+            "rfid": frechet(self._of("held-out", self.inputs), gaussian(self._features(rebuilt, "rFID"))),
+            "gfid": None,
+            "held_out_ntp": None,
+        }
+        samples = None
+        if draws:
+            chosen = np.random.default_rng(self.seed).choice(len(self.train.labels), GENERATED, replace=False)
+            labels = torch.from_numpy(self.train.labels[chosen])  # classes as often as in the training images
+            drawn = inference.draw(pair, labels, self.seed, **SAMPLING)
+            reference = self._of("train", torch.from_numpy(self.train.pixels[np.sort(chosen)]))
+            metrics["gfid"] = frechet(reference, gaussian(self._features(drawn, "gFID")))
+            metrics["held_out_ntp"] = held_out_ntp(pair, self.held_out)
+            rows = [np.flatnonzero(labels.numpy() == k)[:SHOWN] for k in range(len(self.train.classes))]
+            samples = drawn.permute(0, 2, 3, 1).numpy()[np.stack(rows)]
+        return {"metrics": metrics, "samples": samples, "rebuilt": rebuilt.permute(0, 2, 3, 1).numpy()}
+
+    def _of(self, name: str, pixels: UInt8[Tensor, "n 3 H W"]) -> Gaussian:
+        if name not in self._references:
+            self._references[name] = gaussian(self._features(pixels, f"reference, {name}"))
+        return self._references[name]
+
+    def _features(self, pixels: UInt8[Tensor, "n 3 H W"], title: str) -> Float[Tensor, "n C"]:
+        parts = pixels.split(inference.AT_ONCE)
+        on = next(self.network.parameters()).device
+        with bars() as progress:
+            bar = progress.add_task(f"features ({title})", total=len(pixels), note="")
+            out = []
+            for part in parts:
+                out.append(self.network(part.to(on)).cpu())
+                progress.advance(bar, len(part))
+        return torch.cat(out)
+
+
+@torch.no_grad()
+def held_out_ntp(pair: run.Pair, images: Images) -> float:
+    """Mean next-token loss on images that neither part was trained on, nats per token of the pair's own tokens."""
+    assert pair.generator is not None
+    total = 0.0
+    for part in torch.arange(len(images.labels)).split(inference.AT_ONCE):
+        q = pair.tokenizer.encode(to_float(torch.from_numpy(images.pixels[part.numpy()]).to(pair.on)))
+        labels = torch.from_numpy(images.labels[part.numpy()]).to(pair.on)
+        logits = pair.generator(q[:, :-1], labels).logits
+        total += losses.next_token(logits, q).item() * len(part)
+    return total / len(images.labels)
+
+
+def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[Arm, float]:
+    """The arm and the seconds it took in all. Measured once; the second time read from `measured.npz` and
+    `measured.json`, unless the run went on since."""
+    folder = out / contender.key
+    pair = run.load(folder, config.device)
+    arrays, numbers = folder / "measured.npz", folder / "measured.json"
+    about = {"step": pair.checkpoint.step, "generated": GENERATED, "sampling": SAMPLING}
+    found = json.loads(numbers.read_text()) if numbers.exists() and arrays.exists() else {}
+    if found.get("about") != about:
+        start = time.perf_counter()
+        made = judge.measure(pair, contender.draws)
+        kept = {name: made[name] for name in ("samples", "rebuilt") if made[name] is not None}
+        np.savez_compressed(arrays, **kept)
+        found = {"about": about, "metrics": made["metrics"], "seconds": time.perf_counter() - start}
+        numbers.write_text(json.dumps(found, indent=2) + "\n")
+    lines = log.read(folder / log.NAME)
+    last = lines[-1]
+    with np.load(arrays) as kept:
+        samples, rebuilt = kept["samples"] if "samples" in kept else None, kept["rebuilt"]
+    recipe = contender.recipe.__name__.replace("_", "-")
+    commands = (f"gear train {recipe} --steps {config.steps} --out {folder}",)
+    if contender.draws:
+        commands += (f"gear sample {folder} --n {GENERATED} --cfg-scale {SAMPLING['cfg_scale']} --save png",)
+    measured = Arm(
+        key=contender.key,
+        name=contender.name,
+        what=contender.what,
+        commands=commands,
+        log=lines,
+        metrics=found["metrics"] | {k: last[k] for k in ("codebook_entropy", "effective_size")},
+        steps=pair.checkpoint.step,
+        seconds=last["seconds"],
+        images_per_s=config.batch * pair.checkpoint.step / last["seconds"],
+        samples=samples,
+        reconstructions=rebuilt[:PAIRS],
+    )
+    return measured, last["seconds"] + found["seconds"]
+
+
+def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) -> Report:
+    classes = judge.train.classes
+    return Report(
+        title="GEAR, ten minutes on your own machine",
+        summary=(
+            f"An image tokenizer and an autoregressive generator, trained on {len(judge.train.labels):,} emoji of "
+            f"{config.data.resolution} px from the same warm-up tokenizer, three ways."
+        ),
+        arms=tuple(arms),
+        classes=classes,
+        inputs=judge.held_out.pixels[: PAIRS].transpose(0, 2, 3, 1),
+        feature_network="EfficientNet-Lite1, pooled, 1,280 channels",
+        n_generated=GENERATED,
+        n_reconstructed=len(judge.held_out.labels),
+        codebook_size=config.tokenizer.quantizer.codebook_size,
+        seed=config.seed,
+        hardware=hardware(build.device(config)),
+        versions=f"gear {version('gear')}, torch {torch.__version__}, Python {platform.python_version()}",
+        date=datetime.date.today().isoformat(),
+        total_seconds=seconds,
+        settings={
+            "images": f"Fluent emoji, {config.data.resolution} px, {len(judge.train.labels):,} to train, {len(judge.held_out.labels):,} held out",
+            "tokens": f"{build.grid(config)} x {build.grid(config)} an image, codebook {config.tokenizer.quantizer.codebook_size}",
+            "batch": str(config.batch),
+            "tau, lambda": "0.1, 0.5",
+            "sampling": f"CFG scale {SAMPLING['cfg_scale']}, temperature {SAMPLING['temperature']}, no top-k, no top-p, averaged weights",
+        },
+        notes=(),
+        reproduce=("make demo",),
+    )
+
+
+def hardware(on: torch.device) -> str:
+    if on.type == "cuda":
+        return torch.cuda.get_device_name(on)
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    return f"{cpu}, {torch.get_num_threads()} threads"

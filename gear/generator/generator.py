@@ -1,0 +1,149 @@
+"""The autoregressive generator: a Llama-style causal transformer over the K codebook indices.
+
+Its parameters have the names of the released LlamaGen and GEAR files, except `projectors`, which are g_phi of eq. 5.
+
+B images, M tokens given, N = M + 1 rows, D width, K codebook size, hw tokens an image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gear.generator.condition import ClassEmbedding
+from gear.generator.layers import Block, ClassRotary, Past, RMSNorm, Rotary, wide
+
+
+@dataclass(frozen=True)
+class States:
+    """What one pass gives. Row i is the state that predicts token i: it has seen the class and tokens 0 .. i-1."""
+
+    tap: Float[Tensor, "B N D"]  # h^(l): output of block l (counted from 1), before the final norm
+    projected: dict[str, Float[Tensor, "B N _"]]  # g_phi(h^(l)) for each target, as wide as its f(x)
+    logits: Float[Tensor, "B N K"] | None  # float32; None when the pass stopped at the tap
+
+
+class Projector(nn.Sequential):
+    """g_phi of eq. 5: three linear layers with SiLU between, from the width of h to the channels of f(x)."""
+
+    def __init__(self, width: int, hidden: int, channels: int):
+        super().__init__(
+            nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, channels)
+        )
+
+
+class Generator(nn.Module):
+    """p(q_i | c, q_<i) over a grid of h x w tokens, and the states that alignment reads.
+
+    Args:
+        codebook_size: K.
+        classes: labels are 0 .. classes - 1; `null_label` = classes is the null class of guidance.
+        layers, heads, width: LlamaGen-B is 12, 12, 768; L is 24, 16, 1024; XL is 36, 20, 1280.
+        tap: l, the block whose output is aligned, from 1 to `layers`.
+        grid: (h, w), tokens in raster order.
+        class_drop: probability that a label is replaced by the null class, in training mode.
+        dropout: of the embedded sequence, attention output and feed-forward output, in training mode.
+        target_dims: channels of f(x) by target name; one `Projector` is built for each.
+        projector: hidden width of the projectors.
+        class_rotary: how the class token is rotated; "zero" runs released weights (see `Rotary`).
+
+    Every matrix starts as N(0, 0.02^2) except the head, which starts at zero (so the first loss is log K), and the
+    projectors, which keep torch's own initialisation.
+    """
+
+    def __init__(
+        self,
+        *,
+        codebook_size: int,
+        classes: int,
+        layers: int,
+        heads: int,
+        width: int,
+        tap: int,
+        grid: tuple[int, int],
+        class_drop: float = 0.1,
+        dropout: float = 0.1,
+        target_dims: Mapping[str, int] | None = None,
+        projector: int = 2048,
+        class_rotary: ClassRotary = "identity",
+    ):
+        super().__init__()
+        if not 1 <= tap <= layers:
+            raise ValueError(f"tap must be a block from 1 to layers = {layers}; it is {tap}.")
+        if width % (4 * heads):
+            raise ValueError(f"width must be a multiple of 4 * heads = {4 * heads} (two axes of pairs); it is {width}.")
+        self.tap, self.grid, self.heads = tap, grid, heads
+        self.cls_embedding = ClassEmbedding(classes, width, class_drop)
+        self.tok_embeddings = nn.Embedding(codebook_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.rotary = Rotary(grid, width // heads, class_rotary)
+        self.layers = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = RMSNorm(width)
+        self.output = nn.Linear(width, codebook_size, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(self.output.weight)
+        self.projectors = nn.ModuleDict(
+            {name: Projector(width, projector, channels) for name, channels in (target_dims or {}).items()}
+        )
+
+    @property
+    def embedding(self) -> Float[Tensor, "K D"]:
+        """E of eqs 7 and 8, whose rows stand for the tokens."""
+        return self.tok_embeddings.weight
+
+    @property
+    def codebook_size(self) -> int:
+        return self.tok_embeddings.num_embeddings
+
+    @property
+    def null_label(self) -> int:
+        """The label of the null class, the one after the last."""
+        return self.cls_embedding.classes
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B M"] | Float[Tensor, "B M D"],
+        labels: Int[Tensor, "B"],
+        *,
+        stop_at_tap: bool = False,
+    ) -> States:
+        """Runs [e_c, u_1 .. u_M] (eq. 9), 0 <= M < hw, and reads the states off it.
+
+        `tokens` are indices q in [0, K), looked up as E[q] (eq. 7), or embeddings already mixed, pi E (eq. 8).
+        The last token of an image predicts nothing, so training passes q[:, :-1]. With `stop_at_tap`, the blocks
+        above the tap, the norm and the head do not run, and `logits` is None.
+        """
+        u = tokens if tokens.is_floating_point() else self.tok_embeddings(tokens)
+        x = self.dropout(torch.cat([self.cls_embedding(labels), u], dim=1))
+        rotary = self.rotary(0, x.shape[1])
+        for block in self.layers[: self.tap]:
+            x = block(x, rotary)
+        tap = x
+        projected = {name: g(tap) for name, g in self.projectors.items()}
+        if stop_at_tap:
+            return States(tap, projected, None)
+        for block in self.layers[self.tap :]:
+            x = block(x, rotary)
+        return States(tap, projected, wide(self.output(self.norm(x))))
+
+    @torch.no_grad()
+    def decode(self, x: Float[Tensor, "B M D"], past: list[Past]) -> Float[Tensor, "B K"]:
+        """Logits of the token after x, whose rows follow those in `past`; stores them there. Evaluation mode only.
+
+        x is the class embedding, perhaps with tokens after it, when `past` is empty; one token's embedding after that.
+        """
+        rotary = self.rotary(past[0].rows, x.shape[1])
+        for block, layer_past in zip(self.layers, past, strict=True):
+            x = block(x, rotary, layer_past)
+        return wide(self.output(self.norm(x[:, -1])))
+
+    def empty_past(self, batch: int, dtype: torch.dtype | None = None) -> list[Past]:
+        """Room for the keys and values of a whole image, for every layer; by default in the parameters' dtype."""
+        (h, w), (_, width) = self.grid, self.embedding.shape
+        shape = (len(self.layers), 2, batch, self.heads, h * w, width // self.heads)
+        memory = torch.empty(shape, dtype=dtype or self.embedding.dtype, device=self.embedding.device)
+        return [Past(keys, values) for keys, values in memory]

@@ -1,0 +1,106 @@
+"""What a trained run can do: draw images, and encode and decode given ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from gear import data
+from gear.data.writing import save_grid, save_npz, save_pngs
+from gear.evaluate.reconstruction import psnr
+from gear.generator.sampling import class_labels, generate
+from gear.progress import bars
+from gear.run import Pair, load
+from gear.train.batches import to_float, to_uint8
+
+AT_ONCE = 128  # images encoded or decoded in one pass
+
+
+def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, title: str = "sampling", **options: Any) -> UInt8[Tensor, "n 3 H W"]:
+    """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
+    if pair.generator is None:
+        raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
+    with bars() as progress:
+        bar = progress.add_task(title, total=None, note="")
+
+        def step(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        q = generate(pair.generator, labels, seed=seed, progress=step, **options)
+    return torch.cat([to_uint8(pair.tokenizer.decode(part)).cpu() for part in q.split(AT_ONCE)])
+
+
+def rebuild(pair: Pair, pixels: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n 3 H W"]:
+    """Encoded and decoded."""
+    parts = (to_float(part.to(pair.on)) for part in pixels.split(AT_ONCE))
+    return torch.cat([to_uint8(pair.tokenizer.decode(pair.tokenizer.encode(x))).cpu() for x in parts])
+
+
+def label_numbers(given: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Class numbers of names or numbers. A name that does not exist is a ValueError with those that do."""
+    known = {name.lower(): i for i, name in enumerate(classes)}
+    numbers = []
+    for name in given:
+        number = known.get(name.lower(), int(name) if name.isdecimal() else None)
+        if number is None or not 0 <= number < len(classes):
+            shown = ", ".join(f"{i} {c!r}" for i, c in enumerate(classes[:20])) + (" ..." if len(classes) > 20 else "")
+            raise ValueError(f"there is no class {name!r}; the run has {shown}.")
+        numbers.append(number)
+    return numbers
+
+
+def sample(
+    run: Path,
+    n: int,
+    classes: Sequence[str],
+    seed: int,
+    save: Literal["grid", "png", "npz"],
+    out: Path | None,
+    device: str,
+    **options: Any,
+) -> Path:
+    """`gear sample`: draws, saves, and returns where."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1; it is {n}.")
+    pair = load(run, device)
+    names = pair.checkpoint.classes
+    given = label_numbers(classes, names) or None
+    labels = class_labels(n, len(names), given, seed)
+    images = draw(pair, labels, seed, **options)
+    folder = run if run.is_dir() else run.parent
+    match save:
+        case "grid":
+            path = out or folder / "samples.png"
+            save_grid(images[labels.argsort(stable=True)], path, columns=max(1, min(16, round(n**0.5))), upscale=max(1, 128 // images.shape[-1]))
+        case "npz":
+            path = out or folder / f"samples-{n}.npz"
+            save_npz(images, path, labels)
+        case "png":
+            path = out or folder / "samples"
+            save_pngs(images, path)
+    return path
+
+
+def reconstruct(run: Path, files: Sequence[Path], out: Path | None, device: str) -> Path:
+    """`gear reconstruct`: a sheet of inputs above their reconstructions; prints each PSNR."""
+    pair = load(run, device)
+    named = data.open_images(files, pair.checkpoint.config.data.resolution)
+    pixels = torch.from_numpy(named.pixels)
+    rebuilt = rebuild(pair, pixels)
+    decibels = psnr(rebuilt, pixels)
+    for name, value in zip(named.names, decibels.tolist(), strict=True):
+        print(f"{value:6.2f} dB  {name}")
+    print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(named.names)} images, {pixels.shape[-1]} px")
+    columns = min(len(pixels), 8)
+    rows = [t for a, b in zip(pixels.split(columns), rebuilt.split(columns), strict=True) for t in _rows(a, b, columns)]
+    path = out or (run if run.is_dir() else run.parent) / "reconstructions.png"
+    save_grid(torch.cat(rows), path, columns, upscale=max(1, 256 // pixels.shape[-1]))
+    return path
+
+
+def _rows(a: Tensor, b: Tensor, columns: int) -> list[Tensor]:
+    white = a.new_full((columns - len(a), *a.shape[1:]), 255)
+    return [a, white, b, white]
