@@ -26,7 +26,9 @@ def main() -> None:
         table.add_column(column)
     for r in rows:
         numbers = [f"{r[k]:.3g}" for k in ("ours", "dense", "ratio")]
-        table.add_row(r["path"], r["unit"], *numbers, f"<= {r['target']}", f"{r['spread']:.0%}", r["bound"])
+        table.add_row(
+            str(r["path"]), str(r["unit"]), *numbers, f"<= {r['target']}", f"{r['spread']:.0%}", str(r["bound"])
+        )
     Console().print(table)
 
 

@@ -97,7 +97,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class BinaryAssignment(Assignment):
-    """LFQ: the codewords are all sign patterns, so the posterior is a product over bits, p(bit_j = 1) = sigmoid(2 s z_j / T).
+    """LFQ: the codewords are all sign patterns, so the posterior factorises, p(bit_j = 1) = sigmoid(2 s z_j / T).
 
     Bit j of an index is channel j, channel 0 the least significant; a channel at exactly 0 reads as -1.
     The entropies are closed forms and the mean posterior one small matrix product; no N x K work is left in them.
@@ -185,7 +185,7 @@ class _Soft(_Blocked):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         E, u = ctx.saved_tensors[3:]
         dE = torch.zeros_like(E) if ctx.needs_input_grad[3] else None
 
@@ -217,7 +217,7 @@ class _Posterior(_Blocked):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor, grad_mean: Tensor) -> tuple:
+    def backward(ctx: Any, grad_h: Tensor, grad_mean: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         z, _, _, h = ctx.saved_tensors
         grad_p = grad_mean / z.shape[0]
 

@@ -1,12 +1,14 @@
 """From a configuration to objects: the one place that names classes. A new variant is one class and one case here."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 import torch
-from torch import nn
+from jaxtyping import UInt8
+from torch import Tensor, nn
 
 from gear import config as cfg
 from gear import step as steps
@@ -14,7 +16,7 @@ from gear import weights
 from gear.config import Config, ConfigError, grid
 from gear.generator import Generator
 from gear.step import Batch, Learner, Step
-from gear.targets import DINOv2, EfficientNetLite0, Target
+from gear.targets import DINOv2, EfficientNetLite0, Target, fit_standardisation
 from gear.tokenizer.backbone import Decoder, Encoder
 from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
@@ -39,27 +41,32 @@ def device(config: Config) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f'device must be "auto", "cpu" or a device that torch can use; {name!r} failed: {error}') from None
+        raise ConfigError(
+            f'device must be "auto", "cpu" or a device that torch can use; {name!r} failed: {error}'
+        ) from None
 
 
-def target(config: Config) -> Target:
-    local = Path(config.target.weights) if config.target.weights else None
-    match config.target.name:
+def target(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -> Target:
+    """f(x) of eq. 5. `pixels` are some training images, for a target whose channels are standardised over the data."""
+    name = config.target.name
+    file = Path(config.target.weights) if config.target.weights else weights.path(name)
+    match name:
         case "efficientnet_lite0":
-            return EfficientNetLite0(local or weights.path("efficientnet_lite0"))
-        case "dinov2":
-            return DINOv2(local)
+            side = (grid(config), grid(config))
+            return fit_standardisation(EfficientNetLite0(file).to(on), pixels.to(on), side)
+        case "dinov2":  # as the release has it: its last LayerNorm has standardised it already
+            return DINOv2(file).to(on)
         case other:
             assert_never(other)
 
 
-def targets(config: Config) -> tuple[Target, ...]:
+def targets(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -> tuple[Target, ...]:
     """The encoders this stage aligns to: none without a generator, and none at lam = 0 (LlamaGen)."""
     aligned = not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
-    return (target(config),) if aligned else ()
+    return (target(config, pixels, on),) if aligned else ()
 
 
-def quantizer(config: Config) -> nn.Module:
+def quantizer(config: Config) -> VQ | LFQ | IBQ:
     match config.tokenizer.quantizer:
         case cfg.VQ(codebook_size, dim):
             return VQ(codebook_size, dim)
@@ -170,7 +177,6 @@ def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> Non
 
 def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
     """A checkpoint of another quantizer or backbone is refused with the fields that differ."""
-    import dataclasses
 
     def shape(c: Config) -> Config:
         only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)

@@ -42,7 +42,11 @@ def train(args: Sequence[str]) -> None:
     )
     out = command.out or RUNS / name
     run.train(command.config, out)
-    print(f"done: {out}\nnext: gear sample {out}" if command.config.stage.__class__.__name__ != "Warmup" else f"done: {out}")
+    print(
+        f"done: {out}\nnext: gear sample {out}"
+        if command.config.stage.__class__.__name__ != "Warmup"
+        else f"done: {out}"
+    )
 
 
 def sample(
@@ -78,7 +82,13 @@ def sample(
     """
     from gear import inference
 
-    options = {"cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options = {
+        "cfg_scale": cfg_scale,
+        "cfg_interval": cfg_interval,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
     print(inference.sample(run, n, classes, seed, save, out, device, **options))
 
 
@@ -135,9 +145,7 @@ def doctor() -> None:
     sys.exit(print_report(diagnose(RUNS)))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (demo, train, sample, reconstruct, fetch, doctor)
-}
+COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (demo, train, sample, reconstruct, fetch, doctor)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

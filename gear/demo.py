@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gear import build, inference, losses, recipes, run, weights
-from gear.config import Config
+from gear.config import Config, grid
 from gear.data import Images
 from gear.evaluate.features import PooledEfficientNet
 from gear.evaluate.frechet import Gaussian, frechet, gaussian
@@ -47,7 +47,7 @@ CONTENDERS = (
     Contender(
         "gear",
         "GEAR",
-        "Tokenizer and generator trained together; the generator's alignment guides the tokenizer through the soft read-out.",
+        "Both trained together; the generator's alignment guides the tokenizer through the soft read-out.",
         recipes.demo,
         draws=True,
     ),
@@ -61,7 +61,7 @@ CONTENDERS = (
     Contender(
         "naive",
         "Naive straight-through",
-        "Every generator loss sent into the tokenizer through the straight-through estimator, for as long as shows the collapse.",
+        "Every generator loss sent straight through into the tokenizer, for as long as shows the collapse.",
         recipes.demo_naive,
         draws=False,
     ),
@@ -72,7 +72,9 @@ def demo(out: Path, steps: int | None, device: str) -> None:
     console = Console()
     configs = {c.key: dataclasses.replace(c.recipe(), device=device) for c in CONTENDERS}
     if steps is not None:
-        configs = {k: dataclasses.replace(c, steps=min(steps, c.steps) if k == "naive" else steps) for k, c in configs.items()}
+        configs = {
+            k: dataclasses.replace(c, steps=min(steps, c.steps) if k == "naive" else steps) for k, c in configs.items()
+        }
     for key, config in configs.items():
         run.claim(config, out / key)  # another demo in this folder is refused before the long work
     console.print(f"[bold]gear demo[/bold] in {out}. Ctrl-C stops it; the same command goes on.")
@@ -84,7 +86,9 @@ def demo(out: Path, steps: int | None, device: str) -> None:
     judge = Judge(network.to(on), prepared.train, prepared.held_out, configs["gear"].seed)
     measured = [arm(c, configs[c.key], out, judge) for c in CONTENDERS]
     page = out / "report.html"
-    write_report(report(configs["gear"], [a for a, _ in measured], judge, sum(seconds for _, seconds in measured)), page)
+    write_report(
+        report(configs["gear"], [a for a, _ in measured], judge, sum(seconds for _, seconds in measured)), page
+    )
     console.print(f"[bold]open {page}[/bold]")
 
 
@@ -107,7 +111,7 @@ class Judge:
         }
         samples = None
         if draws:
-            chosen = np.random.default_rng(self.seed).choice(len(self.train.labels), GENERATED, replace=False)
+            chosen = np.random.default_rng(self.seed).choice(len(self.train), GENERATED, replace=False)
             labels = torch.from_numpy(self.train.labels[chosen])  # classes as often as in the training images
             drawn = inference.draw(pair, labels, self.seed, **SAMPLING)
             reference = self._of("train", torch.from_numpy(self.train.pixels[np.sort(chosen)]))
@@ -139,12 +143,12 @@ def held_out_ntp(pair: run.Pair, images: Images) -> float:
     """Mean next-token loss on images that neither part was trained on, nats per token of the pair's own tokens."""
     assert pair.generator is not None
     total = 0.0
-    for part in torch.arange(len(images.labels)).split(inference.AT_ONCE):
+    for part in torch.arange(len(images)).split(inference.AT_ONCE):
         q = pair.tokenizer.encode(to_float(torch.from_numpy(images.pixels[part.numpy()]).to(pair.on)))
         labels = torch.from_numpy(images.labels[part.numpy()]).to(pair.on)
         logits = pair.generator(q[:, :-1], labels).logits
         total += losses.next_token(logits, q).item() * len(part)
-    return total / len(images.labels)
+    return total / len(images)
 
 
 def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[Arm, float]:
@@ -165,7 +169,7 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
     lines = log.read(folder / log.NAME)
     last = lines[-1]
     with np.load(arrays) as kept:
-        samples, rebuilt = kept["samples"] if "samples" in kept else None, kept["rebuilt"]
+        samples, rebuilt = kept.get("samples", None), kept["rebuilt"]
     recipe = contender.recipe.__name__.replace("_", "-")
     commands = (f"gear train {recipe} --steps {config.steps} --out {folder}",)
     if contender.draws:
@@ -191,15 +195,15 @@ def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) ->
     return Report(
         title="GEAR, ten minutes on your own machine",
         summary=(
-            f"An image tokenizer and an autoregressive generator, trained on {len(judge.train.labels):,} emoji of "
+            f"An image tokenizer and an autoregressive generator, trained on {len(judge.train):,} emoji of "
             f"{config.data.resolution} px from the same warm-up tokenizer, three ways."
         ),
         arms=tuple(arms),
         classes=classes,
-        inputs=judge.held_out.pixels[: PAIRS].transpose(0, 2, 3, 1),
+        inputs=judge.held_out.pixels[:PAIRS].transpose(0, 2, 3, 1),
         feature_network="EfficientNet-Lite1, pooled, 1,280 channels",
         n_generated=GENERATED,
-        n_reconstructed=len(judge.held_out.labels),
+        n_reconstructed=len(judge.held_out),
         codebook_size=config.tokenizer.quantizer.codebook_size,
         seed=config.seed,
         hardware=hardware(build.device(config)),
@@ -207,11 +211,11 @@ def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) ->
         date=datetime.date.today().isoformat(),
         total_seconds=seconds,
         settings={
-            "images": f"Fluent emoji, {config.data.resolution} px, {len(judge.train.labels):,} to train, {len(judge.held_out.labels):,} held out",
-            "tokens": f"{build.grid(config)} x {build.grid(config)} an image, codebook {config.tokenizer.quantizer.codebook_size}",
+            "images": f"Fluent emoji, {config.data.resolution} px: {len(judge.train):,}, and {len(judge.held_out):,} held out",
+            "tokens": f"{grid(config)} x {grid(config)} an image, K = {config.tokenizer.quantizer.codebook_size}",
             "batch": str(config.batch),
             "tau, lambda": "0.1, 0.5",
-            "sampling": f"CFG scale {SAMPLING['cfg_scale']}, temperature {SAMPLING['temperature']}, no top-k, no top-p, averaged weights",
+            "sampling": f"CFG scale {SAMPLING['cfg_scale']}, temperature {SAMPLING['temperature']}, averaged weights",
         },
         notes=(),
         reproduce=("make demo",),

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from gear import data
+from gear.data import DataError
+from gear.data.decode import Skip, any_size, decode
+from gear.data.folder import scan
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator.sampling import class_labels, generate
@@ -19,7 +22,9 @@ from gear.train.batches import to_float, to_uint8
 AT_ONCE = 128  # images encoded or decoded in one pass
 
 
-def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, title: str = "sampling", **options: Any) -> UInt8[Tensor, "n 3 H W"]:
+def draw(
+    pair: Pair, labels: Int[Tensor, "n"], seed: int, title: str = "sampling", **options: Any
+) -> UInt8[Tensor, "n 3 H W"]:
     """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
     if pair.generator is None:
         raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
@@ -74,7 +79,12 @@ def sample(
     match save:
         case "grid":
             path = out or folder / "samples.png"
-            save_grid(images[labels.argsort(stable=True)], path, columns=max(1, min(16, round(n**0.5))), upscale=max(1, 128 // images.shape[-1]))
+            save_grid(
+                images[labels.argsort(stable=True)],
+                path,
+                columns=max(1, min(16, round(n**0.5))),
+                upscale=max(1, 128 // images.shape[-1]),
+            )
         case "npz":
             path = out or folder / f"samples-{n}.npz"
             save_npz(images, path, labels)
@@ -87,18 +97,38 @@ def sample(
 def reconstruct(run: Path, files: Sequence[Path], out: Path | None, device: str) -> Path:
     """`gear reconstruct`: a sheet of inputs above their reconstructions; prints each PSNR."""
     pair = load(run, device)
-    named = data.open_images(files, pair.checkpoint.config.data.resolution)
-    pixels = torch.from_numpy(named.pixels)
+    names, pixels = open_images(files, pair.checkpoint.config.data.resolution)
     rebuilt = rebuild(pair, pixels)
     decibels = psnr(rebuilt, pixels)
-    for name, value in zip(named.names, decibels.tolist(), strict=True):
+    for name, value in zip(names, decibels.tolist(), strict=True):
         print(f"{value:6.2f} dB  {name}")
-    print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(named.names)} images, {pixels.shape[-1]} px")
+    print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(names)} images, {pixels.shape[-1]} px")
     columns = min(len(pixels), 8)
     rows = [t for a, b in zip(pixels.split(columns), rebuilt.split(columns), strict=True) for t in _rows(a, b, columns)]
     path = out or (run if run.is_dir() else run.parent) / "reconstructions.png"
     save_grid(torch.cat(rows), path, columns, upscale=max(1, 256 // pixels.shape[-1]))
     return path
+
+
+def open_images(paths: Sequence[Path], resolution: int) -> tuple[list[str], UInt8[Tensor, "n 3 H W"]]:
+    """The files, and the images of the folders, cropped and resized as for training. One that cannot be used is named
+    and left out; if none can, `DataError`."""
+    files = [file for path in paths for file in (_inside(path) if path.is_dir() else [path])]
+    names, pixels = [], []
+    with any_size():
+        for file in files:
+            try:
+                pixels.append(decode(file, resolution))
+                names.append(str(file))
+            except Skip as reason:
+                print(f"left out: {file} ({reason})")
+    if not pixels:
+        raise DataError(f"no image that can be used among {len(files)} files; give image files, or folders of them.")
+    return names, torch.from_numpy(np.stack(pixels))
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [file.path for file in scan(folder).files]
 
 
 def _rows(a: Tensor, b: Tensor, columns: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The losses as pure functions: eq. 2 and its parts, eq. 4, and eqs. 5 and 10. All return scalars, means over the batch.
+"""The losses as pure functions: eq. 2 and its parts, eq. 4, eqs. 5 and 10. All return scalars, means over the batch.
 
 Weights are applied in `gear.step`, not here. Everything is computed in float32 (or float64 if given).
 """

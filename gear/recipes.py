@@ -33,16 +33,22 @@ def demo_warmup() -> Config:
         tokenizer=Tokenizer(
             quantizer=VQ(codebook_size=512, dim=8),
             backbone=Backbone(
-                channels=48, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=2, latent=96, attention=False,
-                groups=16, patch=4,
-            ),  # fmt: skip
+                channels=48,
+                multipliers=(1, 2),
+                encoder_blocks=1,
+                decoder_blocks=2,
+                latent=96,
+                attention=False,
+                groups=16,
+                patch=4,
+            ),
             critic=Critic(channels=32, layers=2),
             loss=TokenizerLoss(perceptual_trunk="alex"),
         ),
-        generator=Generator(layers=6, heads=4, width=192, tap=2, projector=512),
+        generator=Generator(layers=4, heads=4, width=192, tap=2, projector=512, dropout=0.0),
         target=Target("efficientnet_lite0"),
-        data=Data("builtin", resolution=64, flip=False),
-        optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=1e-3, ema=0.995),
+        data=Data("builtin", resolution=64, flip=False, holdout=0.1),
+        optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=1e-3, ema=0.998),
         steps=6000,
         batch=32,
         precision="float32",
@@ -57,7 +63,8 @@ def demo() -> Config:
     `gear train demo`; with your own pictures: `gear train demo --data.path FOLDER`
     """
     warm = demo_warmup()
-    return replace(warm, stage=Gear(), tokenizer=replace(warm.tokenizer, init="builtin"), steps=800)
+    tokenizer, optimizer = replace(warm.tokenizer, init="builtin"), replace(warm.optimizer, ema=0.98)
+    return replace(warm, stage=Gear(), tokenizer=tokenizer, optimizer=optimizer, steps=700)
 
 
 def demo_repa() -> Config:

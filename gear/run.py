@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -13,7 +14,6 @@ from gear import build, data
 from gear.config import Config, ConfigError, check, differences, from_json, grid, to_json
 from gear.data import Images
 from gear.generator import Generator
-from gear.targets import fit_standardisation
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 from gear.train.batches import Batches, Features
@@ -36,9 +36,9 @@ def prepare(config: Config, on: torch.device) -> Prepared:
     """Loads what may fail late: images, then the target's weights."""
     split = data.load(config.data.path, config.data.resolution).split(config.data.holdout)
     side, images = (grid(config), grid(config)), split.train
-    some = torch.from_numpy(images.pixels[:: max(1, len(images.labels) // 512)]).to(on)
-    targets = [fit_standardisation(target, some, side) for target in build.targets(config)]
-    return Prepared(images, split.held_out, {t.name: Features(t, len(images.labels), side, on) for t in targets})
+    some = torch.from_numpy(np.ascontiguousarray(images.pixels[:: max(1, len(images) // 512)]))
+    features = {t.name: Features(t, len(images), side, on) for t in build.targets(config, some, on)}
+    return Prepared(images, split.held_out, features)
 
 
 def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:
@@ -52,14 +52,19 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     p = prepared or prepare(config, on)
     classes = p.train.classes
     if config.generator.classes not in (None, len(classes)):
-        raise ConfigError(f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}.")
+        raise ConfigError(
+            f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}."
+        )
     training = build.training(config, len(classes), {name: f.target.channels for name, f in p.features.items()}, on)
+    console = console or Console()
+    if left_out := p.train.report():
+        console.print(left_out, style="yellow", highlight=False)
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(to_json(config) + "\n")
-    about = {"classes": classes, "train": len(p.train.labels), "held_out": len(p.held_out.labels), "skipped": p.train.skipped}
+    about = {"classes": classes, "train": len(p.train), "held_out": len(p.held_out), "skipped": p.train.skipped}
     (run / DATA).write_text(json.dumps(about, indent=2) + "\n")
     batches = Batches(p.train, p.features, config.batch, config.seed, config.data.flip, on)
-    fit(config, run, training.groups, training.step, batches, classes, on, run.name, console or Console())
+    fit(config, run, training.groups, training.step, batches, classes, on, run.name, console)
 
 
 def claim(config: Config, run: Path) -> None:
@@ -96,7 +101,11 @@ def load(run: Path, device: str = "auto") -> Pair:
     generator = None
     if weights := checkpoint.averaged("generator"):
         # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
-        last = {k.split(".")[1]: t.shape[0] for k, t in weights.items() if k.startswith("projectors.") and k.endswith("4.bias")}
+        last = {
+            k.split(".")[1]: t.shape[0]
+            for k, t in weights.items()
+            if k.startswith("projectors.") and k.endswith("4.bias")
+        }
         generator = build.generator(config, len(checkpoint.classes), last)
         state.load_strictly(generator, weights, f"the generator of {checkpoint.path}")
         generator.to(on).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What may move: `frozen(module)` holds a module fixed for one term, `update` moves groups of parameters (eqs. 11, 12)."""
+"""What may move: `frozen(module)` holds a module fixed for one term, `update` moves whole groups (eqs. 11, 12)."""
 
 import copy
 import weakref
@@ -36,13 +36,16 @@ class Trained(nn.Module):
     name: "tokenizer", "critic" or "generator". ema: the averaged copy, in eval mode; None without a decay.
     """
 
+    module: Any  # an nn.Module; what it offers beside `forward` is known to the step that uses it
     ema: AveragedModel | None
 
     def __init__(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float, ema: float | None):
         super().__init__()
         self.name, self.module, self.optimizer, self.clip = name, module, optimizer, clip
         # Buffers are averaged too, as in the released GEAR.
-        average = None if ema is None else AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        average = (
+            None if ema is None else AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        )
         self.ema = None if average is None else average.eval().requires_grad_(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -57,12 +57,13 @@ def test_eqs_1_6_7_8_against_their_definitions(name, block):
     expected = brute(name, z, raw)
     centred = A.dense() - A.dense().mean(-1, keepdim=True)
     torch.testing.assert_close(centred, expected - expected.mean(-1, keepdim=True), rtol=0, atol=1e-12)
-    assert torch.equal(A.hard(), expected.argmax(-1)) and torch.equal(out.q, expected.argmax(-1))  # eq. 1
+    assert torch.equal(A.hard(), expected.argmax(-1))
+    assert torch.equal(out.q, expected.argmax(-1))
     E = torch.randn(raw.shape[0], 11, dtype=torch.float64)
     pi = (expected / 0.3).exp() / (expected / 0.3).exp().sum(-1, keepdim=True)
-    u_s = torch.stack([sum(pi[i, j, k] * E[k] for k in range(len(E))) for i in range(3) for j in range(7)]).view(
-        3, 7, 11
-    )
+    u_s = torch.zeros(3, 7, 11, dtype=torch.float64)
+    for k in range(len(E)):
+        u_s += pi[..., k, None] * E[k]
     torch.testing.assert_close(A.soft(E, 0.3), u_s, rtol=0, atol=1e-12)  # eq. 8
     one_hot = F.one_hot(expected.argmax(-1), len(E)).double()
     torch.testing.assert_close(A.straight_through(E, 0.3), one_hot @ E, rtol=0, atol=1e-12)  # eq. 7 in value
@@ -130,7 +131,9 @@ def test_soft_becomes_hard_as_tau_vanishes(name):
     E = torch.randn(A.codewords.shape[0], 11, dtype=torch.float64)
     u_h = F.embedding(A.hard(), E)
     gaps = [(A.soft(E, tau) - u_h).abs().max().item() for tau in (1.0, 0.1, 0.01, 1e-5)]
-    assert gaps == sorted(gaps, reverse=True) and gaps[0] > 0.1 and gaps[-1] < 1e-9
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 0.1
+    assert gaps[-1] < 1e-9
 
 
 def test_soft_of_a_certain_assignment_is_a_lookup():
@@ -165,7 +168,8 @@ def test_float32_under_autocast(block):
             (g,) = torch.autograd.grad(u.sum() + p.entropy.sum() + p.mean.square().sum(), z)
             results.append((A.hard(), u, p.entropy, p.mean, g, A.dense()))
     for a, b in zip(*results, strict=True):
-        assert a.dtype == b.dtype and torch.equal(a, b)
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
 
 
 def test_memory_does_not_hold_the_matrix(monkeypatch):
@@ -177,7 +181,8 @@ def test_memory_does_not_hold_the_matrix(monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         A = Assignment(z, c, 2.0, -c.square().sum(-1))
         A.soft(E, 0.1).sum() + A.posterior(0.01).entropy.sum()
-    assert max(kept) <= K * 16 and sum(kept) < N * K / 8
+    assert max(kept) <= K * 16
+    assert sum(kept) < N * K / 8
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan")])

@@ -18,7 +18,9 @@ def test_reconstruction_and_adversaries():
     assert losses.reconstruction(a, b).item() == pytest.approx(expected, rel=1e-12)
     real, fake = torch.randn(2, 1, 3, 3, dtype=torch.float64) * 2, torch.randn(2, 1, 3, 3, dtype=torch.float64) * 2
     assert losses.adversarial(fake).item() == pytest.approx(-fake.mean().item(), rel=1e-12)
-    hinge = [max(0, 1 - r) + max(0, 1 + f) for r, f in zip(real.flatten().tolist(), fake.flatten().tolist(), strict=True)]
+    hinge = [
+        max(0, 1 - r) + max(0, 1 + f) for r, f in zip(real.flatten().tolist(), fake.flatten().tolist(), strict=True)
+    ]
     assert losses.critic(real, fake).item() == pytest.approx(sum(hinge) / 18 / 2, rel=1e-12)
 
 
@@ -69,11 +71,12 @@ def test_entropy_has_a_finite_gradient_where_codewords_underflow():
     posterior = Assignment(z, c, 2.0).posterior(0.01)
     assert (posterior.mean == 0).any()
     (grad,) = torch.autograd.grad(losses.entropy(posterior), z)
-    assert grad.isfinite().all() and grad.abs().max() > 0
+    assert grad.isfinite().all()
+    assert grad.abs().max() > 0
 
 
 def test_entropy_over_ranks_equals_one_process(tmp_path):
-    """Two gloo ranks with half the batch each: same value on both, and the mean of their gradients is the whole one's."""
+    """Two gloo ranks with half the batch each: the means of their values and of their gradients are the whole one's."""
     script = tmp_path / "rank.py"
     script.write_text(
         textwrap.dedent(

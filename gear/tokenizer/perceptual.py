@@ -16,9 +16,9 @@ _SMALLEST = {"alex": 31, "vgg": 16}  # px; below it a pooling layer of the trunk
 class Perceptual(nn.Module):
     """LPIPS, frozen: no parameter takes a gradient; always in eval mode, always float32.
 
-    trunk: "vgg" (the release's) or "alex" (some ten times cheaper). weights_path: a safetensors file with exactly that
-    trunk's convolutions under torchvision's names (features.0.weight, ...), float16 or float32; ValueError otherwise.
-    The linear layers over the trunk are in the `lpips` package.
+    trunk: "vgg" (the release's) or "alex" (a twentieth of the time on a CPU). weights_path: a safetensors file with
+    exactly that trunk's convolutions under torchvision's names (features.0.weight, ...), float16 or float32; ValueError
+    otherwise. The linear layers over the trunk are in the `lpips` package.
     """
 
     def __init__(self, trunk: Literal["alex", "vgg"], weights_path: Path):

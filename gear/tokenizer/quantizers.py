@@ -61,7 +61,7 @@ class VQ(nn.Module):
 
 
 class LFQ(nn.Module):
-    """Look-up free quantization: the codeword is the sign of z. s = 2, b = 0, c_k in {-1, +1}^bits, nothing to learn."""
+    """Look-up free quantization: the codeword is the sign of z; s = 2, b = 0, c_k in {-1, +1}^bits, none learned."""
 
     patterns: Tensor
 

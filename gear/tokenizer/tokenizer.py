@@ -7,18 +7,20 @@ from torch import Tensor, nn
 
 from gear.assignment import full
 from gear.step import Tokenized
-from gear.tokenizer.quantizers import Quantized
+from gear.tokenizer.quantizers import IBQ, LFQ, VQ, Quantized
 
 
 class Tokenizer(nn.Module):
     """Images to indices and back. `quantize` is a VQ, LFQ or IBQ; `quant_conv` and `post_quant_conv` are the 1x1
     convolutions between the backbone's latent width and d (nn.Identity for LFQ). Module names are LlamaGen's."""
 
+    quantize: VQ | LFQ | IBQ
+
     def __init__(
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        quantize: nn.Module,
+        quantize: VQ | LFQ | IBQ,
         quant_conv: nn.Module,
         post_quant_conv: nn.Module,
         grid: tuple[int, int],

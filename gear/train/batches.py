@@ -48,11 +48,11 @@ class Batches:
         self.size, self.seed, self.flip, self.device = size, seed, flip, device
 
     def __call__(self, step: int) -> Batch:
-        index = batch_indices(len(self.images.labels), self.size, self.seed, step)
+        index = batch_indices(len(self.images), self.size, self.seed, step)
         flipped = np.random.default_rng((self.seed, step, 1)).random(len(index)) < 0.5 * self.flip
         pixels = torch.from_numpy(np.ascontiguousarray(self.images.pixels[index]))
         pixels = torch.where(torch.from_numpy(flipped)[:, None, None, None], pixels.flip(-1), pixels).to(self.device)
-        slots = index + flipped * len(self.images.labels)
+        slots = index + flipped * len(self.images)
         return Batch(
             x=to_float(pixels),
             c=torch.from_numpy(self.images.labels[index]).to(self.device),
@@ -68,5 +68,3 @@ def to_float(pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
 def to_uint8(x: Float[Tensor, "B 3 H W"]) -> UInt8[Tensor, "B 3 H W"]:
     """[-1, 1] to uint8, clamped and rounded."""
     return (x.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
-
-

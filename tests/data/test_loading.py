@@ -1,0 +1,203 @@
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gear.data import DataError, load, loading
+from gear.data.decode import decode
+from gear.data.images import position
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("GEAR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Six cats and four dogs that can be used, each of one colour, and one of every kind that cannot."""
+    root = tmp_path / "pets"
+    for i in range(10):
+        path = root / ("cat" if i < 6 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20 + i, 30), (20 * i, 0, 0)).save(path)
+    (root / "cat" / "text.jpg").write_text("no")
+    (root / "dog" / "cut.png").write_bytes((root / "dog" / "9.png").read_bytes()[:60])
+    Image.new("RGB", (1, 1)).save(root / "dog" / "dot.png")
+    (root / "bird").mkdir()
+    (root / "bird" / "broken.webp").write_bytes(b"RIFF")
+    return root
+
+
+def test_a_folder(folder):
+    images = load(str(folder), 16)
+    assert images.pixels.shape == (10, 3, 16, 16)
+    assert images.classes == ("cat", "dog")
+    assert sorted(images.names) == [f"{'cat' if i < 6 else 'dog'}/{i}.png" for i in range(10)]
+    for pixels, label, name in zip(images.pixels, images.labels, images.names, strict=True):
+        i = int(Path(name).stem)
+        assert images.classes[label] == Path(name).parent.name
+        assert (pixels == np.array([20 * i, 0, 0]).reshape(3, 1, 1)).all()
+    assert images.skipped == {"broken": 3, "smaller than 8 pixels": 1, "class folder without a usable image": 1}
+    assert images.examples["broken"] == ("bird/broken.webp", "cat/text.jpg", "dog/cut.png")
+    assert "1 smaller than 8 pixels (dog/dot.png)" in images.report()
+
+
+def test_pixels_equal_decoding_each_file(images_folder):
+    images = load(str(images_folder), 24)
+    for pixels, name in zip(images.pixels, images.names, strict=True):
+        assert np.array_equal(pixels, decode(images_folder / name, 24))
+
+
+def test_a_flat_folder(folder):
+    for i in range(6, 10):
+        shutil.move(folder / "dog" / f"{i}.png", folder / "cat")
+    images = load(str(folder / "cat"), 9)
+    assert images.classes == ("cat",)
+    assert images.labels.tolist() == [0] * 10
+
+
+def test_a_split_of_a_folder_copies_nothing(folder):
+    images = load(str(folder), 16)
+    assert [position(g) for g in images.groups] == sorted(position(g) for g in images.groups)
+    assert np.shares_memory(images.split(0.3).train.pixels, images.pixels)
+
+
+def test_copies_in_another_format_stay_on_one_side(tmp_path):
+    for i in range(20):
+        for suffix in ("png", "webp"):
+            Image.new("RGB", (9, 9), (10 * i, 0, 0)).save(tmp_path / f"{i}.{suffix}")
+    split = load(str(tmp_path), 8).split(0.5)
+    assert not {Path(n).stem for n in split.train.names} & {Path(n).stem for n in split.held_out.names}
+
+
+@pytest.fixture
+def decodings(monkeypatch) -> list[str]:
+    """The names of all files that were decoded."""
+    seen: list[str] = []
+
+    def counted(path: Path, resolution: int) -> np.ndarray:
+        seen.append(path.name)
+        return decode(path, resolution)
+
+    monkeypatch.setattr(loading, "decode", counted)
+    return seen
+
+
+def test_the_second_start_decodes_nothing(folder, decodings):
+    first = load(str(folder), 16)
+    assert len(decodings) == 14
+    second = load(str(folder), 16)
+    assert len(decodings) == 14
+    assert isinstance(second.pixels, np.memmap)
+    assert np.array_equal(first.pixels, second.pixels)
+    for field in ("classes", "names", "groups", "skipped", "examples"):
+        assert getattr(first, field) == getattr(second, field)
+    load(str(folder / ".." / "pets"), 16)  # the same folder by another name
+    assert len(decodings) == 14
+    load(str(folder), 17)
+    assert len(decodings) == 28
+
+
+@pytest.mark.parametrize("change", ["touch", "add", "remove", "rename"])
+def test_a_changed_folder_is_prepared_anew_in_the_same_place(folder, decodings, own_cache, change):
+    load(str(folder), 16)
+    before = sorted(p.name for p in own_cache.rglob("*"))
+    match change:
+        case "touch":
+            Image.new("RGB", (30, 30), (0, 0, 255)).save(folder / "cat" / "0.png")
+            os.utime(folder / "cat" / "0.png", ns=(time.time_ns(), time.time_ns() + 10**9))
+        case "add":
+            Image.new("RGB", (30, 30), (0, 0, 255)).save(folder / "cat" / "new.png")
+        case "remove":
+            (folder / "cat" / "0.png").unlink()
+        case "rename":
+            (folder / "cat").rename(folder / "chat")
+    images = load(str(folder), 16)
+    assert len(decodings) > 14
+    assert ("chat" in images.classes) == (change == "rename")
+    assert (images.pixels[:, 2] == 255).any() == (change in ("touch", "add"))
+    assert sorted(p.name for p in own_cache.rglob("*")) == before  # the old preparation is gone
+
+
+def test_a_corrupted_cache_is_made_anew(folder, decodings, own_cache):
+    first = np.array(load(str(folder), 16).pixels)
+    (file,) = own_cache.rglob("*.npy")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 0xFF
+    file.write_bytes(data)
+    assert np.array_equal(load(str(folder), 16).pixels, first)
+    assert len(decodings) == 28
+
+
+def test_a_full_disk(folder, own_cache, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 93, 7))  # type: ignore[attr-defined]
+    with pytest.raises(
+        OSError, match=r"needs 10\.8 kB in .*, where 7 bytes are free\. Free some space, or set GEAR_CACHE"
+    ):
+        load(str(folder), 16)
+    assert not any(own_cache.rglob("*.*"))
+
+
+@pytest.mark.parametrize("usable", [0, 1, 7])
+def test_too_few(tmp_path, own_cache, usable):
+    for i in range(usable):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no")
+    (tmp_path / "c.txt").write_text("text")
+    with pytest.raises(DataError) as caught:
+        load(str(tmp_path), 8)
+    assert str(caught.value) == (
+        f"{tmp_path} has {usable} usable images and 8 are needed; {usable + 2} image files were found, of which "
+        "2 broken (a.png, b.jpg) left out, and 1 other files (.txt). Give data.path a folder of JPEG, PNG or WebP "
+        "images, or of class folders with such images."
+    )
+    assert not any(own_cache.rglob("*.*"))
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(
+        DataError, match=r"has 0 usable images and 8 are needed; 0 image files were found\. Give data\.path"
+    ):
+        load(str(tmp_path), 8)
+
+
+def test_impossible_resolution(folder):
+    with pytest.raises(DataError, match="must be at least 1; it is 0"):
+        load(str(folder), 0)
+
+
+def test_names_that_are_not_text(tmp_path):
+    """Linux allows any bytes in a name."""
+    for i in range(9):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
+    os.rename(tmp_path / "0.png", os.fsencode(tmp_path) + b"/\xff.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xfe.jpg")).write_bytes(b"no")
+    images = load(str(tmp_path), 8)
+    assert len(images) == 9
+    assert len(images.split(0.5).train) > 0
+    images.report().encode()
+
+
+def test_enlarging_is_said(caplog):
+    with caplog.at_level(logging.WARNING, logger="gear"):
+        assert load("builtin", 32).pixels.shape == (3010, 3, 32, 32)
+        assert caplog.text == ""
+        load("builtin", 80)
+    assert "The images of builtin are 64 px; they are enlarged to 80 px." in caplog.text
+
+
+def test_large_resized_sets_are_mapped(monkeypatch, own_cache):
+    monkeypatch.setattr(loading, "IN_MEMORY", 0)
+    first, second = load("builtin", 8), load("builtin", 8)
+    assert isinstance(second.pixels, np.memmap)
+    assert np.array_equal(first.pixels, second.pixels)
+    assert [p.name for p in own_cache.rglob("*.npy")] == ["builtin-8.npy"]

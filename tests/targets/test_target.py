@@ -1,0 +1,45 @@
+"""Standardisation against the mean and variance taken in one piece."""
+
+import pytest
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from gear.targets import Standardised, Target, fit_standardisation
+
+
+class Means(nn.Module):
+    """A target of four channels: the mean of each colour over each cell of the grid, far from 0, and a constant."""
+
+    name, channels = "means", 4
+
+    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
+        cells = nn.functional.adaptive_avg_pool2d(pixels.float(), grid).flatten(2).mT
+        return torch.cat([cells * torch.tensor([1.0, 0.01, 30.0]) + 1000, torch.full_like(cells[..., :1], 7)], dim=-1)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7, 64])
+def test_equals_the_statistics_in_one_piece(batch: int) -> None:
+    target: Target = Means()
+    pixels = torch.randint(0, 256, (7, 3, 12, 8), dtype=torch.uint8)
+    fitted = fit_standardisation(target, pixels, (3, 2), batch)
+    assert (fitted.name, fitted.channels) == ("means", 4)
+    f = target.features(pixels, (3, 2)).double()
+    mean, std = f.mean((0, 1)), f.std((0, 1), correction=0)
+    torch.testing.assert_close(fitted.mean.double(), mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(fitted.std.double()[:3], std[:3], rtol=1e-6, atol=0)
+    expected = (f[..., :3] - mean[:3]) / std[:3]
+    torch.testing.assert_close(fitted.features(pixels, (3, 2))[..., :3].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_constant_channel_becomes_zero() -> None:
+    pixels = torch.randint(0, 256, (7, 3, 12, 8), dtype=torch.uint8)
+    assert not fit_standardisation(Means(), pixels, (3, 2)).features(pixels, (3, 2))[..., 3].any()
+
+
+def test_a_run_can_keep_it() -> None:
+    pixels = torch.randint(0, 256, (7, 3, 12, 8), dtype=torch.uint8)
+    fitted = fit_standardisation(Means(), pixels, (3, 2))
+    again = Standardised(Means(), torch.zeros(4), torch.ones(4))
+    again.load_state_dict(fitted.state_dict())
+    assert torch.equal(again.features(pixels, (3, 2)), fitted.features(pixels, (3, 2)))
