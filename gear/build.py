@@ -14,6 +14,7 @@ from gear import config as cfg
 from gear import step as steps
 from gear import weights
 from gear.config import Config, ConfigError, grid
+from gear.config_json import differences
 from gear.generator import Generator
 from gear.step import Batch, Learner, Step
 from gear.targets import DINOv2, EfficientNetLite0, Target, fit_standardisation
@@ -182,7 +183,7 @@ def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
         only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)
         return dataclasses.replace(Config(), tokenizer=only)
 
-    if different := cfg.differences(shape(checkpoint.config), shape(config)):
+    if different := differences(shape(checkpoint.config), shape(config)):
         raise state.CheckpointError(
             f"{checkpoint.path} holds another tokenizer than this configuration asks for ({'; '.join(different)}): "
             "change those fields, or tokenizer.init."

@@ -2,17 +2,29 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 from tyro.conf import Positional
 
-from gear.config import Config
+from gear.config import Config, Warmup
 
 RUNS = Path("runs")
+SHORT = {"--target": "--target.name"}  # options that may be given without their last part
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a recipe or a JSON file stands for: a configuration, its folder, and what to say about it."""
+
+    config: Config
+    out: Path
+    about: str
 
 
 @dataclass(frozen=True)
@@ -20,33 +32,60 @@ class Train:
     """One run: a recipe with some of its fields changed."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    out: Path | None = None
-    """Folder of the run; by default runs/RECIPE. Given again, the same command goes on where it was."""
+    out: Path
+    """Folder of the run. Given again, the same command goes on where it was."""
 
 
 def train(args: Sequence[str]) -> None:
     """Train a recipe: gear train RECIPE [--field value ...] [--out FOLDER]"""
-    from gear import run
-    from gear.config import from_json
+    if not args or args[0] in ("-h", "--help"):
+        return recipes()
+    name, *fields = args
+    start = beginning(name)
+    parts = (field.partition("=") for field in fields)
+    fields = [SHORT.get(option, option) + equals + value for option, equals, value in parts]
+    command = tyro.cli(
+        Train,
+        prog=f"gear train {name}",
+        description=start.about,
+        default=Train(start.config, start.out),
+        args=fields,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    from gear import run  # late: it imports torch, for which neither --help nor a typing error should wait
+
+    run.train(command.config, command.out)
+    print(f"done: {command.out}")
+    if isinstance(command.config.stage, Warmup):
+        print(f"next: another recipe with --tokenizer.init {command.out}")
+    else:
+        print(f"next: gear sample {command.out}")
+
+
+def beginning(name: str) -> Start:
+    """Of a recipe's name or a JSON file. Raises ValueError and OSError."""
+    from gear.config_json import read
     from gear.recipes import RECIPES
 
-    if args and args[0].endswith(".json"):  # the config.json of a run, which trains it again
-        file = Path(args[0])
-        name, args = file.parent.name, ["again", *args[1:]]
-        recipes = {"again": (f"the run of {file}", Train(from_json(file.read_text()), file.parent))}
-    else:
-        name = args[0] if args else ""
-        recipes = {key: ((recipe.__doc__ or "").split("\n\n")[0], Train(recipe())) for key, recipe in RECIPES.items()}
-    command = tyro.extras.overridable_config_cli(
-        recipes, prog="gear train", args=args, config=(tyro.conf.AvoidSubcommands,)
-    )
-    out = command.out or RUNS / name
-    run.train(command.config, out)
-    print(
-        f"done: {out}\nnext: gear sample {out}"
-        if command.config.stage.__class__.__name__ != "Warmup"
-        else f"done: {out}"
-    )
+    file = Path(name)
+    if name in RECIPES:
+        recipe = RECIPES[name]
+        return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""))
+    if file.suffix == ".json":  # the config.json of a run, which goes on with it; another is the start of a new one
+        folder = file.parent if file.name == "config.json" else RUNS / file.stem
+        return Start(read(file), folder, f"The configuration in {file}.")
+    own = file / "config.json"
+    hint = f" To go on with the run in {name}: gear train {own}" if own.exists() else ""
+    raise ValueError(unknown("recipe", name, RECIPES) + hint)
+
+
+def recipes() -> None:
+    from gear.recipes import RECIPES
+
+    print("usage: gear train RECIPE [--field value ...] [--out FOLDER]\n       gear train RUN/config.json\n")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:<14} {summary(recipe)}")
+    print("\ngear train RECIPE --help lists every field.")
 
 
 def sample(
@@ -108,7 +147,7 @@ def reconstruct(
     print(inference.reconstruct(run, images, out, device))
 
 
-def demo(out: Path = RUNS / "demo", steps: int | None = None, device: str = "auto") -> None:
+def demo(out: Path = Path("demo"), steps: int | None = None, device: str = "auto") -> None:
     """Train GEAR, LlamaGen-REPA and the naive way side by side on the built-in images, and write report.html.
 
     Takes about ten minutes on two CPU cores. Interrupted, the same command goes on.
@@ -130,10 +169,11 @@ def fetch(name: Positional[str] = "", /, source: Annotated[Path | None, tyro.con
         name: What to get.
         source: A file that is already here, instead of a download.
     """
-    from gear import fetch
+    from gear import fetch, weights
 
     if not name:
-        print("\n".join(fetch.names()))
+        needed = {w.name: w.needed_for for w in weights.status()} | {"cifar10": "the recipe cifar10"}
+        print("\n".join(f"{name:<20} for {needed[name]}" for name in fetch.names()))
         return
     print(fetch.fetch(name, source))
 
@@ -154,25 +194,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args or args[0] in ("-h", "--help"):
         print("usage: gear COMMAND [...]\n")
         for name, function in COMMANDS.items():
-            print(f"  {name:<12} {(function.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<12} {summary(function)}")
         print("\ngear COMMAND --help says more. Start with: gear demo")
         return
     if args[0] not in COMMANDS:
-        fail(f"there is no command {args[0]!r}; the commands are {', '.join(COMMANDS)}.")
+        fail(unknown("command", args[0], COMMANDS))
     try:
         if args[0] == "train":
             train(args[1:])
         else:
             tyro.cli(COMMANDS[args[0]], prog=f"gear {args[0]}", args=args[1:])
     except KeyboardInterrupt as stopped:
-        print(f"\ngear: {stopped or 'stopped'}; the same command goes on from there.", file=sys.stderr)
+        print(f"\ngear: {str(stopped) or 'stopped'}.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # gear train demo --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its exit
+        sys.exit(1)
     except (ValueError, OSError) as error:
         if os.environ.get("GEAR_DEBUG"):
             raise
         fail(str(error))
 
 
-def fail(message: str) -> None:
+def summary(function: Callable[..., object]) -> str:
+    """The first paragraph of its docstring, in one line."""
+    return " ".join((function.__doc__ or "").split("\n\n")[0].split())
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One sentence that names the ones there are, and the nearest."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    meant = f"perhaps you meant {near[0]!r}; " if near else ""
+    return f"there is no {what} {name!r}; {meant}the {what}s are {', '.join(names)}."
+
+
+def fail(message: str) -> NoReturn:
     print(f"gear: {message}", file=sys.stderr)
     sys.exit(2)

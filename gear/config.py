@@ -1,19 +1,16 @@
 """The whole schema of a run: frozen dataclasses, no torch. Each default cites the table or equation it comes from.
 
 A recipe (`gear.recipes`) is a function that returns a whole `Config`; the run folder keeps it as JSON
-(`to_json`, `from_json`), and a run can be trained again from that file. `check` refuses an impossible configuration in
-one sentence before anything is loaded.
+(`gear.config_json`), and a run can be trained again from that file. `check` refuses an impossible configuration in one
+sentence before anything is loaded.
 
 Small closed choices are types: `Quantizer = VQ | LFQ | IBQ`, `Stage = Warmup | Gear | Frozen | Naive`. They are matched
 once, in `gear.build`, and end with `assert_never`, so the type checker is the registry.
 """
 
 import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 
 class ConfigError(ValueError):
@@ -217,12 +214,24 @@ def grid(config: Config) -> int:
 
 def check(config: Config) -> Config:
     """Returns `config` unchanged, or raises `ConfigError` naming the field, what is needed and what came."""
-    t, g, d, stage = config.tokenizer, config.generator, config.data, config.stage
+    t, g, d, o, stage = config.tokenizer, config.generator, config.data, config.optimizer, config.stage
 
     def need(ok: bool, name: str, needed: str, came: object) -> None:
         if not ok:
             raise ConfigError(f"{name} must be {needed}; it is {came}.")
 
+    for owner, prefix, names in (
+        (config, "", ("steps", "batch", "log_every", "save_every")),
+        (g, "generator.", ("layers", "heads", "width", "projector")),
+        (t.backbone, "tokenizer.backbone.", ("channels", "groups", "latent", "patch")),
+        (t.backbone, "tokenizer.backbone.", ("encoder_blocks", "decoder_blocks")),
+        (t.critic, "tokenizer.critic.", ("channels", "layers")),
+    ):
+        for name in names:
+            need(getattr(owner, name) >= 1, prefix + name, "at least 1", getattr(owner, name))
+    multipliers = t.backbone.multipliers
+    need(min(multipliers, default=0) >= 1, "tokenizer.backbone.multipliers", "one or more, all at least 1", multipliers)
+    need(0 <= config.seed < 2**63, "seed", "from 0 to 2^63 - 1", config.seed)
     down = t.backbone.downsample
     nearest = max(down, round(d.resolution / down) * down)
     need(
@@ -234,16 +243,16 @@ def check(config: Config) -> Config:
     need(1 <= g.tap <= g.layers, "generator.tap", f"between 1 and generator.layers = {g.layers}", g.tap)
     need(g.width % g.heads == 0, "generator.width", f"a multiple of generator.heads = {g.heads}", g.width)
     need(
-        g.width // max(g.heads, 1) % 4 == 0,
+        g.width // g.heads % 4 == 0,
         "generator.width / generator.heads",
         "a multiple of 4, two channels for each axis of the 2-D rotary embedding",
-        g.width / g.heads,
+        g.width // g.heads,
     )
     need(0.0 <= g.class_drop < 1.0, "generator.class_drop", "in [0, 1)", g.class_drop)
     need(0.0 <= g.dropout < 1.0, "generator.dropout", "in [0, 1)", g.dropout)
     need(t.quantizer.dim >= 1, "tokenizer.quantizer", "of at least one dimension", t.quantizer.dim)
     need(t.quantizer.codebook_size >= 2, "tokenizer.quantizer", "at least two codewords", t.quantizer.codebook_size)
-    for level, multiplier in enumerate(t.backbone.multipliers):
+    for level, multiplier in enumerate(multipliers):
         width = t.backbone.channels * multiplier
         need(
             width % t.backbone.groups == 0,
@@ -263,62 +272,9 @@ def check(config: Config) -> Config:
             need(value >= 0, f"tokenizer.loss.{f.name}", "0 or more", value)
     need(t.loss.entropy_temperature > 0, "tokenizer.loss.entropy_temperature", "above 0", t.loss.entropy_temperature)
     for name in ("tokenizer_lr", "critic_lr", "generator_lr", "clip"):
-        need(getattr(config.optimizer, name) > 0, f"optimizer.{name}", "above 0", getattr(config.optimizer, name))
-    need(0.0 <= config.optimizer.ema < 1.0, "optimizer.ema", "in [0, 1)", config.optimizer.ema)
+        need(getattr(o, name) > 0, f"optimizer.{name}", "above 0", getattr(o, name))
+    for name in ("beta1", "beta2", "ema"):
+        need(0 <= getattr(o, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(o, name))
+    need(o.weight_decay >= 0, "optimizer.weight_decay", "0 or more", o.weight_decay)
     need(0.0 <= d.holdout < 1.0, "data.holdout", "in [0, 1)", d.holdout)
-    for name in ("steps", "batch", "log_every", "save_every"):
-        need(getattr(config, name) >= 1, name, "at least 1", getattr(config, name))
     return config
-
-
-# ---------------------------------------------------------------------------------------------------- JSON
-
-
-def to_json(config: Config) -> str:
-    """The whole configuration, one field a line; members of a union carry their class under "kind"."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            out = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            return {"kind": type(value).__name__, **out}
-        return list(value) if isinstance(value, tuple) else value
-
-    return json.dumps(plain(config), indent=2)
-
-
-def from_json(text: str) -> Config:
-    """Inverse of `to_json`. Raises `ConfigError` on a field that this version does not know, or one that is missing."""
-
-    def build(kind: Any, value: Any, where: str) -> Any:
-        options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        if isinstance(value, dict):
-            classes = {c.__name__: c for c in options if isinstance(c, type)}
-            name = value.get("kind")
-            if name not in classes:
-                raise ConfigError(f"{where}.kind must be one of {sorted(classes)}; it is {name!r}.")
-            cls = classes[name]
-            hints, given = typing.get_type_hints(cls), {k: v for k, v in value.items() if k != "kind"}
-            if unknown := sorted(given.keys() - hints.keys()):
-                raise ConfigError(f"{where} has no field {unknown[0]!r}; its fields are {', '.join(hints)}.")
-            if missing := [f.name for f in dataclasses.fields(cls) if f.name not in given]:
-                raise ConfigError(f"{where} lacks the field {missing[0]!r}.")
-            return cls(**{k: build(hints[k], v, f"{where}.{k}") for k, v in given.items()})
-        return tuple(value) if isinstance(value, list) else value
-
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the configuration is not JSON: {error}.") from None
-    return build(Config, value, "config")
-
-
-def differences(a: Config, b: Config) -> list[str]:
-    """Every field in which two configurations differ, as "stage.tau: 0.1 -> 0.5"."""
-
-    def walk(x: Any, y: Any, where: str) -> list[str]:
-        if isinstance(x, dict) and isinstance(y, dict):
-            keys = list(dict.fromkeys([*x, *y]))
-            return [line for k in keys for line in walk(x.get(k), y.get(k), f"{where}.{k}" if where else k)]
-        return [] if x == y else [f"{where}: {x} -> {y}"]
-
-    return walk(json.loads(to_json(a)), json.loads(to_json(b)), "")

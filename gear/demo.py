@@ -26,6 +26,7 @@ from gear.evaluate.features import PooledEfficientNet
 from gear.evaluate.frechet import Gaussian, frechet, gaussian
 from gear.evaluate.reconstruction import psnr
 from gear.figures.report import Arm, Report, write_report
+from gear.generator.sampling import class_labels
 from gear.progress import bars
 from gear.train import log
 from gear.train.batches import to_float
@@ -117,8 +118,7 @@ class Judge:
             reference = self._of("train", torch.from_numpy(self.train.pixels[np.sort(chosen)]))
             metrics["gfid"] = frechet(reference, gaussian(self._features(drawn, "gFID")))
             metrics["held_out_ntp"] = held_out_ntp(pair, self.held_out)
-            rows = [np.flatnonzero(labels.numpy() == k)[:SHOWN] for k in range(len(self.train.classes))]
-            samples = drawn.permute(0, 2, 3, 1).numpy()[np.stack(rows)]
+            samples = shown(pair, self.seed)
         return {"metrics": metrics, "samples": samples, "rebuilt": rebuilt.permute(0, 2, 3, 1).numpy()}
 
     def _of(self, name: str, pixels: UInt8[Tensor, "n 3 H W"]) -> Gaussian:
@@ -136,6 +136,14 @@ class Judge:
                 out.append(self.network(part.to(on)).cpu())
                 progress.advance(bar, len(part))
         return torch.cat(out)
+
+
+def shown(pair: run.Pair, seed: int) -> UInt8[np.ndarray, "classes SHOWN H W 3"]:
+    """A row of samples for each class: what `gear sample` draws with this seed and number."""
+    classes = len(pair.checkpoint.classes)
+    labels = class_labels(classes * SHOWN, classes, None, seed)
+    images = inference.draw(pair, labels, seed, **SAMPLING)[labels.argsort(stable=True)]
+    return images.permute(0, 2, 3, 1).unflatten(0, (classes, SHOWN)).numpy()
 
 
 @torch.no_grad()
@@ -173,7 +181,8 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
     recipe = contender.recipe.__name__.replace("_", "-")
     commands = (f"gear train {recipe} --steps {config.steps} --out {folder}",)
     if contender.draws:
-        commands += (f"gear sample {folder} --n {GENERATED} --cfg-scale {SAMPLING['cfg_scale']} --save png",)
+        n = SHOWN * len(pair.checkpoint.classes)
+        commands += (f"gear sample {folder} --n {n} --seed {config.seed} --cfg-scale {SAMPLING['cfg_scale']}",)
     measured = Arm(
         key=contender.key,
         name=contender.name,
@@ -211,13 +220,18 @@ def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) ->
         date=datetime.date.today().isoformat(),
         total_seconds=seconds,
         settings={
-            "images": f"Fluent emoji, {config.data.resolution} px: {len(judge.train):,}, and {len(judge.held_out):,} held out",
+            "images": f"{config.data.resolution} px: {len(judge.train):,}, and {len(judge.held_out):,} held out",
             "tokens": f"{grid(config)} x {grid(config)} an image, K = {config.tokenizer.quantizer.codebook_size}",
             "batch": str(config.batch),
             "tau, lambda": "0.1, 0.5",
             "sampling": f"CFG scale {SAMPLING['cfg_scale']}, temperature {SAMPLING['temperature']}, averaged weights",
         },
-        notes=(),
+        notes=(
+            f"gFID compares {GENERATED:,} generated images with as many training images, classes as often as there; "
+            "rFID compares the held-out images with their reconstructions.",
+            "Before the three runs, all start from a tokenizer that was trained for reconstruction alone "
+            "(`gear train demo-warmup`) and ships with the package.",
+        ),
         reproduce=("make demo",),
     )
 

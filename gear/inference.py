@@ -70,6 +70,8 @@ def sample(
     """`gear sample`: draws, saves, and returns where."""
     if n < 1:
         raise ValueError(f"n must be at least 1; it is {n}.")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
     pair = load(run, device)
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
@@ -128,7 +130,10 @@ def open_images(paths: Sequence[Path], resolution: int) -> tuple[list[str], UInt
 
 
 def _inside(folder: Path) -> list[Path]:
-    return [file.path for file in scan(folder).files]
+    listing = scan(folder)
+    for reason, name in listing.problems:
+        print(f"left out: {folder / name} ({reason})")
+    return [file.path for file in listing.files]
 
 
 def _rows(a: Tensor, b: Tensor, columns: int) -> list[Tensor]:

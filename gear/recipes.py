@@ -42,14 +42,14 @@ def demo_warmup() -> Config:
                 groups=16,
                 patch=4,
             ),
-            critic=Critic(channels=32, layers=2),
+            critic=Critic(channels=16, layers=2),
             loss=TokenizerLoss(perceptual_trunk="alex"),
         ),
-        generator=Generator(layers=4, heads=4, width=192, tap=2, projector=512, dropout=0.0),
+        generator=Generator(layers=4, heads=4, width=192, tap=2, projector=256, dropout=0.0),
         target=Target("efficientnet_lite0"),
         data=Data("builtin", resolution=64, flip=False, holdout=0.1),
         optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=1e-3, ema=0.998),
-        steps=6000,
+        steps=3000,
         batch=32,
         precision="float32",
         log_every=20,
@@ -64,7 +64,7 @@ def demo() -> Config:
     """
     warm = demo_warmup()
     tokenizer, optimizer = replace(warm.tokenizer, init="builtin"), replace(warm.optimizer, ema=0.98)
-    return replace(warm, stage=Gear(), tokenizer=tokenizer, optimizer=optimizer, steps=700)
+    return replace(warm, stage=Gear(), tokenizer=tokenizer, optimizer=optimizer, steps=500)
 
 
 def demo_repa() -> Config:
@@ -88,7 +88,7 @@ def demo_naive() -> Config:
 
     `gear train demo-naive`
     """
-    return replace(demo(), stage=Naive(), steps=300)
+    return replace(demo(), stage=Naive(), steps=150)
 
 
 def cifar10() -> Config:
@@ -98,7 +98,7 @@ def cifar10() -> Config:
     """
     base = demo_warmup()
     backbone = replace(base.tokenizer.backbone, patch=2)
-    tokenizer = replace(base.tokenizer, backbone=backbone, critic=Critic(channels=32, layers=1))
+    tokenizer = replace(base.tokenizer, backbone=backbone, critic=Critic(channels=16, layers=1))
     return replace(base, stage=Gear(), tokenizer=tokenizer, data=Data("cifar10", resolution=32), steps=20_000)
 
 

@@ -11,16 +11,18 @@ import torch
 from rich.console import Console
 
 from gear import build, data
-from gear.config import Config, ConfigError, check, differences, from_json, grid, to_json
+from gear.config import Config, ConfigError, check, grid
+from gear.config_json import differences, read, to_json
 from gear.data import Images
 from gear.generator import Generator
+from gear.store.whole import replacing
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 from gear.train.batches import Batches, Features
 from gear.train.loop import fit
 
 CONFIG, DATA = "config.json", "data.json"
-TUNABLE = ("device", "log_every", "save_every")  # may change when a run is continued: its result does not
+TUNABLE = ("device", "log_every", "save_every", "steps")  # a run may go on with others: what was done stays the same
 
 
 @dataclass(frozen=True)
@@ -55,30 +57,37 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
         raise ConfigError(
             f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}."
         )
-    training = build.training(config, len(classes), {name: f.target.channels for name, f in p.features.items()}, on)
+    started = (run / state.NAME).exists()  # then it holds the tokenizer too, and tokenizer.init need not be there still
+    start = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=None))
+    dims = {name: f.target.channels for name, f in p.features.items()}
+    training = build.training(start if started else config, len(classes), dims, on)
     console = console or Console()
     if left_out := p.train.report():
-        console.print(left_out, style="yellow", highlight=False)
+        console.print(left_out, style="yellow", highlight=False, markup=False)
     run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG).write_text(to_json(config) + "\n")
     about = {"classes": classes, "train": len(p.train), "held_out": len(p.held_out), "skipped": p.train.skipped}
-    (run / DATA).write_text(json.dumps(about, indent=2) + "\n")
+    for name, text in ((CONFIG, to_json(config)), (DATA, json.dumps(about, indent=2))):
+        with replacing(run / name) as temporary:
+            temporary.write_text(text + "\n")
     batches = Batches(p.train, p.features, config.batch, config.seed, config.data.flip, on)
-    fit(config, run, training.groups, training.step, batches, classes, on, run.name, console)
+    fit(config, run, training.groups, training.step, batches, classes, on, run.resolve().name, console)
 
 
 def claim(config: Config, run: Path) -> None:
-    """Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs."""
-    file = run / CONFIG
-    if not file.exists():
+    """Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs, or if it
+    has made more steps than `config` asks for."""
+    file, checkpoint = run / CONFIG, run / state.NAME
+    if not checkpoint.exists():  # a start that failed has nothing to lose
         return
-    there = from_json(file.read_text())
+    there = read(file) if file.exists() else state.load(checkpoint).config
     same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
     if different := differences(same, config):
         raise ConfigError(
             f"{run} already holds a run with another configuration ({'; '.join(different)}). "
             f"Choose another folder with --out, delete this one, or go on with it as it was: gear train {file}"
         )
+    if config.steps < there.steps and (done := state.load(checkpoint).step) > config.steps:
+        raise ConfigError(f"{run} has made {done} steps already; steps must be at least that. It is {config.steps}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What every test gets: one torch thread, a fixed seed, no user caches. pyproject.toml adds the annotation checks."""
+"""What every test gets: one torch thread, a fixed seed, no user caches; and a run that takes half a second.
+
+pyproject.toml adds the annotation checks.
+"""
 
 import random
 from collections.abc import Callable, Iterator
@@ -8,6 +11,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+
+from gear.config import (
+    VQ,
+    Backbone,
+    Config,
+    Critic,
+    Data,
+    Gear,
+    Generator,
+    Optimizer,
+    Target,
+    Tokenizer,
+    TokenizerLoss,
+)
 
 torch.set_num_threads(1)  # the tests are small, and run beside each other
 
@@ -52,3 +69,46 @@ def gradient(width: int, height: int, tilt: float) -> Image.Image:
     """A smooth RGB image: red grows to the right, green downwards, blue along the diagonal given by `tilt`."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return Image.fromarray(np.uint8(255 * np.stack([x, y, tilt * x + (1 - tilt) * y], axis=-1)))
+
+
+@pytest.fixture(scope="session")
+def tiny(images_folder: Path) -> Config:
+    """The smallest run with every part: GEAR from scratch on `images_folder`, 4 x 4 tokens, both kinds of dropout."""
+    return Config(
+        stage=Gear(),
+        tokenizer=Tokenizer(
+            quantizer=VQ(codebook_size=16, dim=4),
+            backbone=Backbone(
+                channels=16,
+                multipliers=(1, 2),
+                encoder_blocks=1,
+                decoder_blocks=1,
+                latent=16,
+                attention=False,
+                groups=8,
+                patch=4,
+            ),
+            critic=Critic(channels=8, layers=1),
+            loss=TokenizerLoss(perceptual_trunk="alex"),
+        ),
+        generator=Generator(layers=2, heads=2, width=32, tap=1, projector=16),
+        target=Target("efficientnet_lite0"),
+        data=Data(str(images_folder), resolution=32, holdout=0.1),
+        optimizer=Optimizer(tokenizer_lr=1e-3, critic_lr=1e-3, generator_lr=1e-3, ema=0.9),
+        steps=6,
+        batch=3,
+        precision="float32",
+        log_every=2,
+        save_every=100,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `tiny`, to read and not to change."""
+    from gear import run  # late: not every test needs it
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run.train(tiny, folder)
+    return folder

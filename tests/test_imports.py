@@ -17,12 +17,12 @@ import torch
 from gear import losses
 
 ROOT = Path(__file__).parent.parent
-SPINE = {"assignment", "config", "losses", "progress", "step", "store", "update", "weights"}
+SPINE = {"assignment", "config", "config_json", "losses", "progress", "step", "store", "update", "weights"}
 PARTS = {"data", "generator", "targets", "tokenizer"}
 USES = {"evaluate", "figures", "probe", "train"}
 TOP = {"__main__", "build", "cli", "demo", "doctor", "fetch", "inference", "recipes", "run"}
 LAYERS = [SPINE, PARTS, USES, TOP | {""}]  # "" is gear itself
-LEAVES = {"config", "progress", "store", "weights"}  # import nothing of gear but each other
+LEAVES = {"config", "config_json", "progress", "store", "weights"}  # import nothing of gear but each other
 PICKLE = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 # A restricted unpickler: its find_class refuses every name but the three that a numpy array is made of.
 UNPICKLERS = {"gear/store/unpickle.py"}

@@ -88,7 +88,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise Skip("of more than 16 bits")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")  # a copy of 200 million pixels is 0.8 GB
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer.getchannel("A"))
     return image if image.mode == "RGB" else image.convert("RGB")

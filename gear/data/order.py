@@ -25,6 +25,4 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> Int64[np.ndarray,
 def _epoch(n: int, seed: int, epoch: int) -> np.ndarray:
     # RandomState and not Generator: NEP 19 freezes its stream, so that a run resumes the same under a newer numpy.
     words = [(value >> shift) & 0xFFFFFFFF for value in (seed, epoch) for shift in (0, 32)]
-    order = np.random.RandomState(words).permutation(n).astype(np.int64)
-    order.setflags(write=False)
-    return order
+    return np.random.RandomState(words).permutation(n).astype(np.int64)

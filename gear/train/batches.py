@@ -15,6 +15,7 @@ from gear.step import Batch
 from gear.targets import Target
 
 REMEMBER = 1 << 30  # bytes of features kept in memory for images that come again unchanged
+ROWS = 16  # images in one pass of the target when they are remembered
 
 
 class Features:
@@ -33,9 +34,15 @@ class Features:
             return self.target.features(pixels, self.grid)
         new = np.flatnonzero(~self.known[slots])
         if len(new):
-            self.kept[slots[new]] = self.target.features(pixels[new], self.grid).half().cpu()
+            self.kept[slots[new]] = self._in_passes(pixels[new]).half().cpu()
             self.known[slots[new]] = True
         return self.kept[slots].to(self.device).float()
+
+    def _in_passes(self, pixels: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n N C"]:
+        """Always `ROWS` images in a pass, the last one filled up: a network rounds differently for another number of
+        rows, and which images are new together differs between a run and its continuation."""
+        rows = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // ROWS) * ROWS))
+        return torch.cat([self.target.features(pixels[part], self.grid) for part in rows.split(ROWS)])[: len(pixels)]
 
 
 class Batches:

@@ -5,33 +5,56 @@ Losses stay on the device between lines, so that logging costs one host sync a l
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gear.assignment import usage
 from gear.step import Step
+from gear.store.whole import replacing
 
 NAME = "log.jsonl"
 
 
 class Log:
-    """Collects steps; `line` closes an interval. Lines after `step` are dropped, so a resumed run has each once."""
+    """Collects steps; `line` closes an interval.
 
-    def __init__(self, path: Path, step: int):
+    step, pending: where the run goes on, and what `pending` gave there. Lines after `step` are dropped, so that a
+    resumed run writes the same lines, each once.
+    """
+
+    def __init__(self, path: Path, step: int, pending: Mapping[str, Tensor] | None = None):
         self.path = path
         kept = [line for line in read(path) if line["step"] <= step]
         self.seconds = kept[-1]["seconds"] if kept else 0.0
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._clear()
+        if pending:
+            self.sums = {name.removeprefix("sum."): t for name, t in pending.items() if name.startswith("sum.")}
+            self.counts, self.steps, self.images = pending["counts"], int(pending["steps"]), int(pending["images"])
+            self.start -= float(pending["seconds"])
 
     def add(self, step: Step, images: int) -> None:
         self.steps, self.images = self.steps + 1, self.images + images
+        on = step.counts.device
         with torch.no_grad():
             for name, value in step.terms.items():
-                self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts = step.counts if self.counts is None else self.counts + step.counts
+                value = value.to(on)  # the alignment without a target is a zero on the CPU
+                self.sums[name] = self.sums[name].to(on) + value if name in self.sums else value.clone()
+            self.counts = step.counts if self.counts is None else self.counts.to(on) + step.counts
+
+    def pending(self) -> dict[str, Tensor]:
+        """The open interval, for a checkpoint between two lines; empty right after a line."""
+        if self.counts is None:
+            return {}
+        passed = time.perf_counter() - self.start
+        about = {"steps": self.steps, "images": self.images, "seconds": passed}
+        sums = {f"sum.{name}": value for name, value in self.sums.items()}
+        return sums | {"counts": self.counts} | {name: torch.tensor(value) for name, value in about.items()}
 
     def line(self, step: int) -> dict[str, Any]:
         """Writes and returns the means of the interval that ends with `step` updates made."""
@@ -50,8 +73,8 @@ class Log:
         return line
 
     def _clear(self) -> None:
-        self.sums: dict[str, torch.Tensor] = {}
-        self.counts: torch.Tensor | None = None
+        self.sums: dict[str, Tensor] = {}
+        self.counts: Tensor | None = None
         self.steps = self.images = 0
         self.start = time.perf_counter()
 

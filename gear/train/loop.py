@@ -1,12 +1,15 @@
 """The loop, the only one. Everything that varies between regimes is in the step it is given."""
 
+import math
 import signal
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from gear.config import Config
 from gear.progress import bars
@@ -17,6 +20,10 @@ from gear.update import Trained
 
 class Interrupted(KeyboardInterrupt):
     """Training stopped early, with its state saved."""
+
+
+class Diverged(ValueError):
+    """A loss is not finite any more, and neither are the weights."""
 
 
 def fit(
@@ -30,16 +37,24 @@ def fit(
     title: str,
     console: Console,
 ) -> None:
-    """Trains until `config.steps`, on from `run`'s checkpoint. Ctrl-C or SIGTERM saves, then raises `Interrupted`."""
-    checkpoint, done = run / state.NAME, 0
+    """Trains until `config.steps`, on from `run`'s checkpoint. Ctrl-C or SIGTERM saves, then raises `Interrupted`.
+
+    Raises `Diverged` at the first log line with a number that is not finite, and leaves the last checkpoint as it is.
+    """
+    checkpoint, done, pending = run / state.NAME, 0, {}
     if checkpoint.exists():
         found = state.load(checkpoint)
+        if other := set(classes) ^ set(found.classes):
+            raise state.CheckpointError(
+                f"the classes of the images have changed since {checkpoint} was written ({min(other)!r} is in one list "
+                "only); train in another folder."
+            )
         for group in groups:
             state.restore(group, found)
-        done = found.step
-    lines = log.Log(run / log.NAME, done)
+        done, pending = found.step, found.part("log")
+    lines = log.Log(run / log.NAME, done, pending)
     with bars(console) as progress, _Stop() as stop:
-        bar = progress.add_task(title, total=config.steps, completed=done, note="")
+        bar = progress.add_task(escape(title), total=config.steps, completed=done, note="")
         while done < config.steps and not stop.asked:
             seed(config.seed, done)
             batch = batches(done)
@@ -47,12 +62,16 @@ def fit(
                 lines.add(step(batch), len(batch.c))
             done += 1
             if done % config.log_every == 0 or done == config.steps:
-                progress.update(bar, note=_note(lines.line(done)))
+                line = lines.line(done)
+                progress.update(bar, note=_note(line))
+                _require_finite(line)
             if done % config.save_every == 0 or done == config.steps or stop.asked:
-                state.save(checkpoint, groups, done, config, classes)
+                state.save(checkpoint, groups, done, config, classes, lines.pending())
             progress.update(bar, completed=done)
     if done < config.steps:
-        raise Interrupted(f"stopped at step {done} of {config.steps}, saved in {checkpoint}")
+        raise Interrupted(
+            f"stopped at step {done} of {config.steps}, saved in {checkpoint}; the same command goes on from there"
+        )
 
 
 def seed(*numbers: int) -> None:
@@ -60,7 +79,15 @@ def seed(*numbers: int) -> None:
     torch.manual_seed(hash(numbers) % 2**63)  # hashes of ints do not depend on PYTHONHASHSEED
 
 
-def _note(line: dict[str, float]) -> str:
+def _require_finite(line: Mapping[str, Any]) -> None:
+    if broken := [name for name, value in line.items() if not math.isfinite(value)]:
+        raise Diverged(
+            f"training has diverged: {broken[0]} is {line[broken[0]]} up to step {line['step']}. "
+            "Train with a lower learning rate (optimizer.*_lr) in another folder."
+        )
+
+
+def _note(line: Mapping[str, Any]) -> str:
     shown = {"reconstruction": "L1", "ntp": "NTP", "align_hard": "align", "codebook_entropy": "H"}
     return "  ".join(f"{label} {line[name]:.3f}" for name, label in shown.items() if name in line)
 

@@ -1,10 +1,10 @@
 """One file holds a run's state: safetensors for the tensors, and the step and whole configuration in its header.
 
-Keys: `tokenizer.*`, `critic.*`, `generator.*` (live), `tokenizer_ema.*`, ... (averaged), `tokenizer_optimizer.*`, ...
+Keys: `tokenizer.*`, `critic.*`, `generator.*` (live), `tokenizer_ema.*`, ... (averaged), `tokenizer_optimizer.*`, ...,
+and `log.*`, the log's interval that was open.
 The file is written beside its final name, synced, and renamed, so that a killed run or a full disk leaves the last one.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gear.config import Config, ConfigError, from_json, to_json
+from gear.config import Config, ConfigError
+from gear.config_json import from_json, to_json
+from gear.store.whole import replacing
 from gear.update import Trained
 
 NAME = "checkpoint.safetensors"
@@ -48,30 +50,43 @@ class Checkpoint:
         return self.part(f"{name}_ema") or self.part(name)
 
 
-def save(path: Path, trained: Iterable[Trained], step: int, config: Config, classes: Sequence[str]) -> None:
-    """Writes atomically. `CheckpointError` if the disk is full or read-only; the last file is then still there."""
+def save(
+    path: Path,
+    trained: Iterable[Trained],
+    step: int,
+    config: Config,
+    classes: Sequence[str],
+    log: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes atomically. `CheckpointError` if the disk is full or read-only, or if training has diverged; the last
+    file is then still there. `log`: `Log.pending`."""
     tensors = {key: t for group in trained for key, t in _tensors(group)}
-    metadata = {"format": "gear-1", "step": str(step), "config": to_json(config), "classes": json.dumps(list(classes))}
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    tensors |= {f"log.{key}": t for key, t in (log or {}).items()}
+    kept = f"The last one, {path}, is intact" if path.exists() else "No earlier one exists"
+    if broken := _not_finite(tensors):
+        raise CheckpointError(
+            f"training has diverged: at step {step} {broken} is not finite, so no checkpoint was written. {kept}; "
+            "train with a lower learning rate (optimizer.*_lr) in another folder."
+        )
     try:
-        save_file(tensors, temporary, metadata)
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)  # safetensors makes it the owner's alone
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, header(step, config, classes))
+            os.chmod(temporary, 0o644)  # safetensors makes it the owner's alone
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         size = sum(t.nbytes for t in tensors.values()) / 2**20
-        kept = f"The last one, {path}, is intact" if path.exists() else "No earlier one exists"
         raise CheckpointError(
             f"the checkpoint of step {step} ({size:.0f} MiB) could not be written to {path.parent}: {error}. {kept}; "
             "free some space and give the same command again."
         ) from None
 
 
+def header(step: int, config: Config, classes: Sequence[str]) -> dict[str, str]:
+    """What a checkpoint says of itself."""
+    return {"format": "gear-1", "step": str(step), "config": to_json(config), "classes": json.dumps(list(classes))}
+
+
 def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint or a run folder that has one. No pickle is ever opened."""
+    """Reads a checkpoint or a run folder that has one. No pickle is ever opened. Raises `CheckpointError`."""
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
@@ -85,10 +100,15 @@ def load(path: Path) -> Checkpoint:
     if metadata.get("format") != "gear-1":
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint that `gear train` wrote.")
     try:
-        config = from_json(metadata["config"])
+        step, config = int(metadata["step"]), from_json(metadata["config"])
+        classes = tuple(json.loads(metadata["classes"]))
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version: {error}") from None
-    return Checkpoint(path, int(metadata["step"]), config, tuple(json.loads(metadata["classes"])), tensors)
+    except (KeyError, ValueError):
+        raise CheckpointError(f"{path} was written by another version: its header lacks something.") from None
+    if broken := _not_finite(tensors):
+        raise CheckpointError(f"{path} cannot be used: {broken} is not finite, so its training has diverged.")
+    return Checkpoint(path, step, config, classes, tensors)
 
 
 def restore(group: Trained, checkpoint: Checkpoint) -> None:
@@ -99,10 +119,12 @@ def restore(group: Trained, checkpoint: Checkpoint) -> None:
         group.ema.n_averaged.copy_(checkpoint.tensors[f"{group.name}_averages"])
     moments = checkpoint.part(f"{group.name}_optimizer")
     if moments:
+        parameters = list(group.module.parameters())
         state: dict[int, dict[str, Tensor]] = {}
         for key, t in moments.items():
             index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = t
+            p = parameters[int(index)]  # whose memory layout the moments had, and keep for speed
+            state.setdefault(int(index), {})[name] = t if name == "step" else torch.empty_like(p).copy_(t)
         group.optimizer.load_state_dict({"state": state, "param_groups": group.optimizer.state_dict()["param_groups"]})
 
 
@@ -124,6 +146,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{where} {what} {', '.join(names[:3])}{more}; it belongs to another configuration.")
     module.load_state_dict(tensors)
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that holds a NaN or an infinity; "" if none does."""
+    return next((key for key, t in tensors.items() if not t.isfinite().all()), "")
 
 
 def _tensors(group: Trained) -> Iterable[tuple[str, Tensor]]:
