@@ -15,6 +15,7 @@ which changes 7 % of the arg maxes on a random sphere at K = 16384, d = 8.
 Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels, D generator width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,31 +149,29 @@ def _rows(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float =
     return scale * (z @ c.T) if b is None else torch.addmm(b, z, c.T, beta=inverse, alpha=scale)
 
 
-class _Blocked(torch.autograd.Function):
-    """Shared by both read-outs: from the gradient of each block of A / T to those of z, c and b."""
-
-    @staticmethod
-    def through(ctx: Any, grad_rows: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """grad_rows(block, logits) is dL/d(A / T) of one block of rows; the block is computed again here."""
-        z, c, b = ctx.saved_tensors[:3]
-        need_z, need_c, need_b = ctx.needs_input_grad[:3]
-        dz = torch.empty_like(z) if need_z else None
-        dc = torch.zeros_like(c) if need_c else None
-        db = torch.zeros_like(b) if need_b else None
-        with torch.autocast(z.device.type, enabled=False):
-            for start in range(0, z.shape[0], _block(c)):
-                block = slice(start, min(start + _block(c), z.shape[0]))
-                g = grad_rows(block, _rows(z[block], c, b, ctx.scale, ctx.inverse))
-                if dz is not None:
-                    dz[block] = ctx.scale * (g @ c)
-                if dc is not None:
-                    dc.addmm_(g.T, z[block], alpha=ctx.scale)
-                if db is not None:
-                    db += ctx.inverse * g.sum(0)
-        return dz, dc, db
+def _through_rows(
+    ctx: Any, grad_rows: Callable[[slice, Tensor], Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients of z, c and b from grad_rows(block, logits) = dL/d(A / T) of each block, computed again here."""
+    z, c, b = ctx.saved_tensors[:3]
+    need_z, need_c, need_b = ctx.needs_input_grad[:3]
+    dz = torch.empty_like(z) if need_z else None
+    dc = torch.zeros_like(c) if need_c else None
+    db = torch.zeros_like(b) if need_b else None
+    with torch.autocast(z.device.type, enabled=False):
+        for start in range(0, z.shape[0], _block(c)):
+            block = slice(start, min(start + _block(c), z.shape[0]))
+            g = grad_rows(block, _rows(z[block], c, b, ctx.scale, ctx.inverse))
+            if dz is not None:
+                dz[block] = ctx.scale * (g @ c)
+            if dc is not None:
+                dc.addmm_(g.T, z[block], alpha=ctx.scale)
+            if db is not None:
+                db += ctx.inverse * g.sum(0)
+    return dz, dc, db
 
 
-class _Soft(_Blocked):
+class _Soft(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, E: Tensor, scale: float, inverse: float) -> Tensor:
         u = z.new_empty(z.shape[0], E.shape[1])
@@ -196,10 +195,10 @@ class _Soft(_Blocked):
             inner = (g * u[block]).sum(-1, keepdim=True)  # sum_k pi_k <g, e_k> = <g, u>
             return (g @ E.T).sub_(inner).mul_(pi)
 
-        return *_Blocked.through(ctx, grad_rows), dE, None, None
+        return *_through_rows(ctx, grad_rows), dE, None, None
 
 
-class _Posterior(_Blocked):
+class _Posterior(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float
@@ -229,7 +228,7 @@ class _Posterior(_Blocked):
             g_h = grad_h[block].unsqueeze(-1)
             return logp.add_(h[block].unsqueeze(-1)).mul_(-g_h).add_(grad_p).sub_(inner).mul_(p)
 
-        return *_Blocked.through(ctx, grad_rows), None, None
+        return *_through_rows(ctx, grad_rows), None, None
 
 
 # ---------------------------------------------------------------------------------------------------- usage

@@ -11,8 +11,9 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from gear import config as cfg
+from gear import fetch, weights
 from gear import step as steps
-from gear import weights
+from gear.assignment import Assignment
 from gear.config import Config, ConfigError, grid
 from gear.config_json import differences
 from gear.generator import Generator
@@ -61,10 +62,39 @@ def target(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -
             assert_never(other)
 
 
+def require(config: Config) -> None:
+    """Looks for every pretrained file that the stage needs, before the long work; a target that a model hub has is
+    fetched. Raises `MissingWeight`, which says how to bring it, or `CheckpointError`."""
+    loss = config.tokenizer.loss
+    if _aligned(config) and not config.target.weights:
+        try:
+            weights.path(config.target.name)
+        except weights.MissingWeight as missing:
+            if not isinstance(weights.find(config.target.name).source, weights.Hub):
+                raise
+            try:
+                fetch.fetch(config.target.name)
+            except OSError:
+                raise missing from None
+    if not isinstance(config.stage, cfg.Frozen) and loss.perceptual > 0:
+        weights.path(f"lpips-{loss.perceptual_trunk}")
+    if config.tokenizer.init is not None:
+        fits_tokenizer(_initial(config), config)
+
+
+def _aligned(config: Config) -> bool:
+    """Not without a generator, and not at lam = 0 (LlamaGen)."""
+    return not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
+
+
+def _initial(config: Config) -> state.Checkpoint:
+    assert config.tokenizer.init is not None
+    return state.load(BUILTIN if config.tokenizer.init == "builtin" else Path(config.tokenizer.init))
+
+
 def targets(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -> tuple[Target, ...]:
-    """The encoders this stage aligns to: none without a generator, and none at lam = 0 (LlamaGen)."""
-    aligned = not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
-    return (target(config, pixels, on),) if aligned else ()
+    """The encoders this stage aligns to."""
+    return (target(config, pixels, on),) if _aligned(config) else ()
 
 
 def quantizer(config: Config) -> VQ | LFQ | IBQ:
@@ -118,8 +148,9 @@ def training(config: Config, classes: int, target_dims: dict[str, int], on: torc
             learner = _learner(config, on)
             return Training(_moving(learner), lambda batch: steps.warmup_step(learner, batch, stage))
         case cfg.Gear() as stage:
+            read_out = {"soft": Assignment.soft, "straight_through": Assignment.straight_through}[stage.readout]
             learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
-            return Training((*_moving(learner), ar), lambda batch: steps.gear_step(learner, ar, batch, stage))
+            return Training((*_moving(learner), ar), lambda batch: steps.gear_step(learner, ar, batch, stage, read_out))
         case cfg.Frozen() as stage:
             learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
             learner.net.module.eval().requires_grad_(False)
@@ -167,8 +198,7 @@ def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: flo
 
 def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:
     """The averaged tokenizer of another run, and its critic if it kept one of the same size."""
-    assert config.tokenizer.init is not None
-    checkpoint = state.load(BUILTIN if config.tokenizer.init == "builtin" else Path(config.tokenizer.init))
+    checkpoint = _initial(config)
     fits_tokenizer(checkpoint, config)
     state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
     kept = checkpoint.part("critic")

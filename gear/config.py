@@ -24,15 +24,15 @@ class ConfigError(ValueError):
 class VQ:
     """Nearest codeword on the unit sphere (LlamaGen): A_ik = 2 <z_i, c_k> - |c_k|^2, both l2-normalised."""
 
-    codebook_size: int = 16384  # K, Table 16
-    dim: int = 8  # d, Table 18
+    codebook_size: int = 16384  # K, the number of codewords; Table 16
+    dim: int = 8  # d, channels of a codeword; Table 18
 
 
 @dataclass(frozen=True)
 class LFQ:
     """Look-up free: the sign of each channel is one bit, A_ik = 2 <z_i, c_k> with c_k in {-1, +1}^bits."""
 
-    bits: int = 14  # K = 2^14 = 16384, Table 18
+    bits: int = 14  # channels of z; K = 2^bits codewords; Table 18
 
     @property
     def codebook_size(self) -> int:
@@ -47,8 +47,8 @@ class LFQ:
 class IBQ:
     """Index back-propagation: A_ik = <z_i, c_k>, nothing normalised, gradients to every codeword."""
 
-    codebook_size: int = 16384  # K, Table 18
-    dim: int = 256  # d, Table 18
+    codebook_size: int = 16384  # K, the number of codewords; Table 18
+    dim: int = 256  # d, channels of a codeword; Table 18
 
 
 Quantizer = VQ | LFQ | IBQ
@@ -64,7 +64,7 @@ class Backbone:
     channels: int = 128  # width of the first level
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level over `channels`
     encoder_blocks: int = 2  # residual blocks a level
-    decoder_blocks: int = 3
+    decoder_blocks: int = 3  # likewise in the decoder
     latent: int = 256  # channels between the backbone and the quantizer's own 1x1 convolutions
     attention: bool = True  # at the lowest level and in the middle
     groups: int = 32  # of GroupNorm
@@ -79,22 +79,22 @@ class Backbone:
 class Critic:
     """PatchGAN (Isola et al.) with a hinge loss, as in VQGAN; trained by its own optimiser."""
 
-    channels: int = 64
-    layers: int = 3
+    channels: int = 64  # width of the first layer
+    layers: int = 3  # that halve the resolution
 
 
 @dataclass(frozen=True)
 class TokenizerLoss:
     """Weights of eq. 2. A weight of 0 removes the term, and what only that term needs is not built."""
 
-    reconstruction: float = 1.0  # L1, Table 16
-    perceptual: float = 0.1  # LPIPS, eq. 2 and Table 16. The released code has 1.0 (PAPER.md, M1)
-    adversarial: float = 0.1  # eq. 2, Table 16
-    entropy: float = 0.05  # eq. 2, Table 16
-    entropy_temperature: float = 0.01  # released code
-    quantizer: float = 1.0  # the codebook term, which eq. 2 omits and the released code has (PAPER.md, M2)
-    commitment: float = 0.25  # eq. 2, Table 16
-    perceptual_trunk: Literal["alex", "vgg"] = "vgg"  # released code
+    reconstruction: float = 1.0  # of the mean absolute error; Table 16
+    perceptual: float = 0.1  # of LPIPS; eq. 2, Table 16 (the released code has 1.0: PAPER.md, M1)
+    adversarial: float = 0.1  # of the critic's verdict; eq. 2, Table 16; 0 builds no critic
+    entropy: float = 0.05  # of the codebook entropy; eq. 2, Table 16
+    entropy_temperature: float = 0.01  # of the softmax it is taken of; released code
+    quantizer: float = 1.0  # of the codebook term, which eq. 2 omits and the released code has (PAPER.md, M2)
+    commitment: float = 0.25  # of the commitment loss; eq. 2, Table 16
+    perceptual_trunk: Literal["alex", "vgg"] = "vgg"  # network under LPIPS; released code
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class Tokenizer:
 class Generator:
     """Llama-style causal transformer over the K indices. The defaults are LlamaGen-L (343M)."""
 
-    layers: int = 24
-    heads: int = 16
-    width: int = 1024
-    tap: int = 8  # l, 1-based: a third of the depth, Table 15
-    projector: int = 2048  # hidden width of g_phi, Table 16
+    layers: int = 24  # transformer blocks
+    heads: int = 16  # of attention
+    width: int = 1024  # D, channels of a token
+    tap: int = 8  # l, the block whose output is aligned, counted from 1: a third of the depth; Table 15
+    projector: int = 2048  # hidden width of g_phi; Table 16
     classes: int | None = None  # None: as many as the data has
-    class_drop: float = 0.1  # Table 16
+    class_drop: float = 0.1  # share of labels replaced by the null class; Table 16
     dropout: float = 0.1  # token embedding, attention output and feed-forward; released code
 
 
@@ -130,14 +130,14 @@ class Generator:
 class Target:
     """f(x) of eq. 5: a frozen vision encoder whose patch features the generator is aligned to."""
 
-    name: Literal["efficientnet_lite0", "dinov2"] = "dinov2"  # Table 15
+    name: Literal["efficientnet_lite0", "dinov2"] = "dinov2"  # which encoder; Table 15
     weights: str | None = None  # a local file instead of the package or hub the target comes from
 
 
 @dataclass(frozen=True)
 class Data:
     path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", or a folder of class folders (or of images: one class)
-    resolution: int = 256
+    resolution: int = 256  # pixels along a side
     flip: bool = True  # horizontal flip half of the time; off where captions or writing matter
     holdout: float = 0.05  # share of images never trained on, for rFID, PSNR and held-out losses
 
@@ -146,14 +146,14 @@ class Data:
 class Optimizer:
     """AdamW with a constant learning rate, one per group: tokenizer, critic, generator (Table 16)."""
 
-    tokenizer_lr: float = 1e-4
-    critic_lr: float = 1e-4
-    generator_lr: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    clip: float = 1.0  # norm of each group's gradient
-    ema: float = 0.9999
+    tokenizer_lr: float = 1e-4  # learning rate of the tokenizer
+    critic_lr: float = 1e-4  # learning rate of the critic
+    generator_lr: float = 1e-4  # learning rate of the generator
+    beta1: float = 0.9  # of AdamW
+    beta2: float = 0.999  # of AdamW
+    weight_decay: float = 0.0  # of AdamW
+    clip: float = 1.0  # largest norm of each group's gradient
+    ema: float = 0.9999  # decay of the averaged weights a step; Table 16
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class Warmup:
 class Gear:
     """Algorithm 1: both trained together, the soft read-out guiding the tokenizer."""
 
-    tau: float = 0.1  # guidance temperature, Table 5
-    lam: float = 0.5  # alignment coefficient on both terms, Table 6
+    tau: float = 0.1  # guidance temperature; Table 5
+    lam: float = 0.5  # alignment coefficient on both terms; Table 6
     readout: Literal["soft", "straight_through"] = "soft"  # straight_through: the alignment-only STE of the release
 
 
@@ -174,15 +174,15 @@ class Gear:
 class Frozen:
     """The generator alone on a frozen tokenizer: LlamaGen-REPA; with lam = 0, LlamaGen."""
 
-    lam: float = 0.5
+    lam: float = 0.5  # alignment coefficient; 0 is LlamaGen
 
 
 @dataclass(frozen=True)
 class Naive:
     """Fig. 2b: every generator loss, next-token prediction included, straight through into the tokenizer. Collapses."""
 
-    tau: float = 0.1
-    lam: float = 0.5
+    tau: float = 0.1  # temperature of the gradient through the assignment
+    lam: float = 0.5  # alignment coefficient
 
 
 Stage = Warmup | Gear | Frozen | Naive
@@ -198,12 +198,12 @@ class Config:
     target: Target = field(default_factory=Target)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    steps: int = 400_000  # Table 15
-    batch: int = 256  # images a step, Table 16
-    seed: int = 0
+    steps: int = 400_000  # updates in all; Table 15
+    batch: int = 256  # images a step; Table 16
+    seed: int = 0  # of everything random: initial weights, order of images, dropout
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the networks; the assignment is float32 always
-    log_every: int = 50
-    save_every: int = 5000
+    log_every: int = 50  # steps between lines of log.jsonl
+    save_every: int = 5000  # steps between checkpoints
     device: str = "auto"  # "auto": a CUDA GPU if torch sees one, else the CPU
 
 
@@ -276,5 +276,14 @@ def check(config: Config) -> Config:
     for name in ("beta1", "beta2", "ema"):
         need(0 <= getattr(o, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(o, name))
     need(o.weight_decay >= 0, "optimizer.weight_decay", "0 or more", o.weight_decay)
+    need(d.path != "", "data.path", '"builtin", "cifar10" or a folder', "empty")
+    if not isinstance(stage, Frozen):
+        trunk, pixels = t.loss.perceptual_trunk, {"alex": 31, "vgg": 16}[t.loss.perceptual_trunk]
+        if t.loss.perceptual > 0:
+            need(d.resolution >= pixels, "data.resolution", f"at least {pixels} for LPIPS over {trunk}", d.resolution)
+        pixels = 3 * 2**t.critic.layers
+        if t.loss.adversarial > 0:
+            needed = f"at least {pixels} for tokenizer.critic.layers = {t.critic.layers}"
+            need(d.resolution >= pixels, "data.resolution", needed, d.resolution)
     need(0.0 <= d.holdout < 1.0, "data.holdout", "in [0, 1)", d.holdout)
     return config

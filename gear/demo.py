@@ -28,11 +28,12 @@ from gear.evaluate.reconstruction import psnr
 from gear.figures.report import Arm, Report, write_report
 from gear.generator.sampling import class_labels
 from gear.progress import bars
+from gear.store.whole import replacing
 from gear.train import log
 from gear.train.batches import to_float
 
 GENERATED, SHOWN, PAIRS = 1000, 8, 12  # images for gFID; samples of each class and reconstructions on the page
-SAMPLING = {"cfg_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+SAMPLING = {"cfg_scale": 2.5, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,16 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
     pair = run.load(folder, config.device)
     arrays, numbers = folder / "measured.npz", folder / "measured.json"
     about = {"step": pair.checkpoint.step, "generated": GENERATED, "sampling": SAMPLING}
-    found = json.loads(numbers.read_text()) if numbers.exists() and arrays.exists() else {}
+    found = read_measured(numbers) if arrays.exists() else {}
     if found.get("about") != about:
         start = time.perf_counter()
         made = judge.measure(pair, contender.draws)
         kept = {name: made[name] for name in ("samples", "rebuilt") if made[name] is not None}
-        np.savez_compressed(arrays, **kept)
+        with replacing(arrays) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **kept)
         found = {"about": about, "metrics": made["metrics"], "seconds": time.perf_counter() - start}
-        numbers.write_text(json.dumps(found, indent=2) + "\n")
+        with replacing(numbers) as temporary:
+            temporary.write_text(json.dumps(found, indent=2) + "\n")
     lines = log.read(folder / log.NAME)
     last = lines[-1]
     with np.load(arrays) as kept:
@@ -197,6 +200,14 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
         reconstructions=rebuilt[:PAIRS],
     )
     return measured, last["seconds"] + found["seconds"]
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """Empty, so that all is measured again, if the file is not there or not whole."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) -> Report:
@@ -223,7 +234,7 @@ def report(config: Config, arms: Sequence[Arm], judge: Judge, seconds: float) ->
             "images": f"{config.data.resolution} px: {len(judge.train):,}, and {len(judge.held_out):,} held out",
             "tokens": f"{grid(config)} x {grid(config)} an image, K = {config.tokenizer.quantizer.codebook_size}",
             "batch": str(config.batch),
-            "tau, lambda": "0.1, 0.5",
+            "stage": str(config.stage),
             "sampling": f"CFG scale {SAMPLING['cfg_scale']}, temperature {SAMPLING['temperature']}, averaged weights",
         },
         notes=(

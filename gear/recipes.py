@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gear.config import (
+    IBQ,
+    LFQ,
     VQ,
     Backbone,
     Config,
@@ -48,7 +50,7 @@ def demo_warmup() -> Config:
         generator=Generator(layers=4, heads=4, width=192, tap=2, projector=256, dropout=0.0),
         target=Target("efficientnet_lite0"),
         data=Data("builtin", resolution=64, flip=False, holdout=0.1),
-        optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=1e-3, ema=0.998),
+        optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=2e-3, ema=0.998),
         steps=3000,
         batch=32,
         precision="float32",
@@ -64,7 +66,7 @@ def demo() -> Config:
     """
     warm = demo_warmup()
     tokenizer, optimizer = replace(warm.tokenizer, init="builtin"), replace(warm.optimizer, ema=0.98)
-    return replace(warm, stage=Gear(), tokenizer=tokenizer, optimizer=optimizer, steps=500)
+    return replace(warm, stage=Gear(), tokenizer=tokenizer, optimizer=optimizer, steps=550)
 
 
 def demo_repa() -> Config:
@@ -88,7 +90,23 @@ def demo_naive() -> Config:
 
     `gear train demo-naive`
     """
-    return replace(demo(), stage=Naive(), steps=150)
+    return replace(demo(), stage=Naive(), steps=250)
+
+
+def demo_lfq() -> Config:
+    """GEAR with look-up free quantization, 9 bits, tokenizer from scratch (no warm-up of it is shipped).
+
+    `gear train demo-lfq`
+    """
+    return replace(demo(), tokenizer=replace(demo_warmup().tokenizer, quantizer=LFQ(bits=9)), steps=2000)
+
+
+def demo_ibq() -> Config:
+    """GEAR with index back-propagation quantization, tokenizer from scratch (no warm-up of it is shipped).
+
+    `gear train demo-ibq`
+    """
+    return replace(demo(), tokenizer=replace(demo_warmup().tokenizer, quantizer=IBQ(512, dim=32)), steps=2000)
 
 
 def cifar10() -> Config:
@@ -112,5 +130,5 @@ def imagenet() -> Config:
 
 RECIPES: dict[str, Callable[[], Config]] = {
     f.__name__.replace("_", "-"): f
-    for f in (demo, demo_repa, demo_llamagen, demo_naive, demo_warmup, cifar10, imagenet)
+    for f in (demo, demo_repa, demo_llamagen, demo_naive, demo_warmup, demo_lfq, demo_ibq, cifar10, imagenet)
 }

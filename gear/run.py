@@ -39,7 +39,7 @@ def prepare(config: Config, on: torch.device) -> Prepared:
     split = data.load(config.data.path, config.data.resolution).split(config.data.holdout)
     side, images = (grid(config), grid(config)), split.train
     some = torch.from_numpy(np.ascontiguousarray(images.pixels[:: max(1, len(images) // 512)]))
-    features = {t.name: Features(t, len(images), side, on) for t in build.targets(config, some, on)}
+    features = {t.name: Features(t, len(images), side, on, config.data.flip) for t in build.targets(config, some, on)}
     return Prepared(images, split.held_out, features)
 
 
@@ -49,28 +49,42 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     Refuses, before any long work: an impossible configuration, a folder that holds another run, too few images, a
     missing weight.
     """
-    claim(check(config), run)
+    config = in_full(check(config))
+    claim(config, run)
     on = build.device(config)
+    started = (run / state.NAME).exists()  # then it holds the tokenizer too, and tokenizer.init need not be there still
+    if started:
+        build_from = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=None))
+    else:
+        build_from = config
+    build.require(build_from)
     p = prepared or prepare(config, on)
     classes = p.train.classes
     if config.generator.classes not in (None, len(classes)):
         raise ConfigError(
             f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}."
         )
-    started = (run / state.NAME).exists()  # then it holds the tokenizer too, and tokenizer.init need not be there still
-    start = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=None))
     dims = {name: f.target.channels for name, f in p.features.items()}
-    training = build.training(start if started else config, len(classes), dims, on)
+    training = build.training(build_from, len(classes), dims, on)
     console = console or Console()
     if left_out := p.train.report():
         console.print(left_out, style="yellow", highlight=False, markup=False)
-    run.mkdir(parents=True, exist_ok=True)
-    about = {"classes": classes, "train": len(p.train), "held_out": len(p.held_out), "skipped": p.train.skipped}
-    for name, text in ((CONFIG, to_json(config)), (DATA, json.dumps(about, indent=2))):
-        with replacing(run / name) as temporary:
-            temporary.write_text(text + "\n")
+    with replacing(run / CONFIG) as temporary:
+        temporary.write_text(to_json(config) + "\n")
+    if not started:
+        about = {"classes": classes, "train": len(p.train), "held_out": len(p.held_out), "skipped": p.train.skipped}
+        with replacing(run / DATA) as temporary:
+            temporary.write_text(json.dumps(about, indent=2) + "\n")
     batches = Batches(p.train, p.features, config.batch, config.seed, config.data.flip, on)
     fit(config, run, training.groups, training.step, batches, classes, on, run.resolve().name, console)
+
+
+def in_full(config: Config) -> Config:
+    """A folder by its whole path, so that the run can go on from elsewhere."""
+    if config.data.path in data.NAMED:
+        return config
+    path = str(Path(config.data.path).expanduser().absolute())
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
 
 
 def claim(config: Config, run: Path) -> None:

@@ -12,7 +12,7 @@ return is `Tokenized` for the tokenizer and, for the generator, an object with `
 (`gear.generator.States`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from gear import losses
 from gear.assignment import Assignment, count
 from gear.config import Frozen, Gear, Naive, TokenizerLoss, Warmup
 from gear.update import Trained, frozen, update
+
+ReadOut = Callable[[Assignment, Tensor, float], Tensor]  # (A, E, tau) -> u
 
 
 @dataclass(frozen=True)
@@ -77,57 +79,63 @@ class Step:
     counts: Float[Tensor, "K"]
 
 
-def gear_step(tokenizer: Learner, generator: Trained, batch: Batch, w: Gear) -> Step:
-    """Algorithm 1; its line numbers on the right. The tokenizer moves before the hard branch runs, which cannot tell:
-    q and theta_AR are the same before and after, and the soft branch's memory is free by then."""
-    x, c, f = batch.x, batch.c, batch.f
+def gear_step(
+    tokenizer: Learner, generator: Trained, batch: Batch, stage: Gear, read_out: ReadOut = Assignment.soft
+) -> Step:
+    """Algorithm 1; its line numbers on the right. `read_out` is eq. 8, or `Assignment.straight_through` (Table 7).
+
+    The tokenizer moves before the hard branch runs, which cannot tell: q and theta_AR are the same before and after,
+    and the soft branch's memory is free by then.
+    """
+    x, c, f, tau, lam = batch.x, batch.c, batch.f, stage.tau, stage.lam
     # fmt: off
-    E = generator.module.embedding.detach()                                # theta_AR is held fixed
-    fixed = frozen(generator.module)                                       # for the soft term, without dropout
+    E = generator.module.embedding.detach()                                # theta_AR is held fixed for the
+    fixed = frozen(generator.module)                                       # soft term, and without dropout
 
     t = tokenizer.net(x)                                                   # 1, 2  Z, A;  z_hat, x_hat
     vq = eq2(tokenizer, x, t)                                              # 2     L_VQ
-    u_s = getattr(t.A[:, :-1], w.readout)(E, w.tau)                        # 3     u^s = softmax(A / tau) E
+    u_s = read_out(t.A[:, :-1], E, tau)                                    # 3     u^s = softmax(A / tau) E
     H_s = fixed(u_s, c, stop_at_tap=True)                                  # 4     S^s = [e_c, u^s] to layer l
-    align_s = losses.alignment(H_s.projected, f)                           # 5
-    theta_tok = update(vq["L_VQ"] + w.lam * align_s, tokenizer.net)        # 6     guidance -> tokenizer
+    align_s = losses.alignment(H_s.projected, f)                           # 5     L_align^s
+    norm_tok = update(vq["L_VQ"] + lam * align_s, tokenizer.net)           # 6     guidance -> tokenizer
     adversary = critic_step(tokenizer, x, t.x_hat)                         #       the adversary of eq. 2
 
-    H_h = generator(t.q[:, :-1], c)                                        # 3, 4  u^h = E[q],  S^h to layer L
-    ntp, align_h = losses.next_token(H_h.logits, t.q), losses.alignment(H_h.projected, f)  # 5
-    theta_ar = update(ntp + w.lam * align_h, generator)                    # 7     NTP -> AR
+    H_h = generator(t.q[:, :-1], c)                                        # 3, 4  u^h = E[q], S^h to layer L
+    ntp = losses.next_token(H_h.logits, t.q)                               # 5     L_NTP
+    align_h = losses.alignment(H_h.projected, f)                           # 5     L_align^h
+    norm_ar = update(ntp + lam * align_h, generator)                       # 7     NTP -> AR
     # fmt: on
     ar = {"ntp": ntp, "align_hard": align_h, "align_soft": align_s}
-    return report(t.q, tokenizer, vq | adversary | theta_tok | ar | theta_ar)
+    return report(t.q, tokenizer, vq | adversary | norm_tok | ar | norm_ar)
 
 
-def warmup_step(tokenizer: Learner, batch: Batch, w: Warmup) -> Step:
+def warmup_step(tokenizer: Learner, batch: Batch, stage: Warmup) -> Step:
     """The tokenizer alone: lines 1, 2 and 6 without guidance."""
     t = tokenizer.net(batch.x)
     vq = eq2(tokenizer, batch.x, t)
-    theta_tok = update(vq["L_VQ"], tokenizer.net)
-    return report(t.q, tokenizer, vq | theta_tok | critic_step(tokenizer, batch.x, t.x_hat))
+    norm_tok = update(vq["L_VQ"], tokenizer.net)
+    return report(t.q, tokenizer, vq | norm_tok | critic_step(tokenizer, batch.x, t.x_hat))
 
 
-def frozen_step(tokenizer: Learner, generator: Trained, batch: Batch, w: Frozen) -> Step:
+def frozen_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Frozen) -> Step:
     """The generator alone: lines 4, 5 and 7 on the hard branch of a tokenizer that never moves."""
     q = tokenizer.net.module.encode(batch.x)
     H = generator(q[:, :-1], batch.c)
     ntp, align = losses.next_token(H.logits, q), losses.alignment(H.projected, batch.f)
-    theta_ar = update(ntp + w.lam * align, generator)
-    return report(q, tokenizer, {"ntp": ntp, "align_hard": align} | theta_ar)
+    norm_ar = update(ntp + stage.lam * align, generator)
+    return report(q, tokenizer, {"ntp": ntp, "align_hard": align} | norm_ar)
 
 
-def naive_step(tokenizer: Learner, generator: Trained, batch: Batch, w: Naive) -> Step:
+def naive_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Naive) -> Step:
     """Figure 2b: one branch, straight through, and every generator loss reaches the tokenizer. Kept to show why not."""
     t = tokenizer.net(batch.x)
     vq = eq2(tokenizer, batch.x, t)
-    u = t.A[:, :-1].straight_through(generator.module.embedding, w.tau)
+    u = t.A[:, :-1].straight_through(generator.module.embedding, stage.tau)
     H = generator(u, batch.c)
     ntp, align = losses.next_token(H.logits, t.q), losses.alignment(H.projected, batch.f)
-    theta = update(vq["L_VQ"] + ntp + w.lam * align, tokenizer.net, generator)
+    norms = update(vq["L_VQ"] + ntp + stage.lam * align, tokenizer.net, generator)
     adversary = critic_step(tokenizer, batch.x, t.x_hat)
-    return report(t.q, tokenizer, vq | adversary | {"ntp": ntp, "align_hard": align} | theta)
+    return report(t.q, tokenizer, vq | adversary | {"ntp": ntp, "align_hard": align} | norms)
 
 
 # ------------------------------------------------------------------------------------------- what the steps share

@@ -19,7 +19,8 @@ def frozen(module: nn.Module, *, train: bool = False) -> Callable[..., Any]:
 
     It runs a copy of the module's structure that owns no memory (meta tensors) on the live, detached parameters, so
     neither `requires_grad` nor the mode of the live module is touched and nothing is left to restore. Dropout is off,
-    unless `train` asks for training mode, which a critic with batch statistics does.
+    unless `train` asks for training mode: a critic with batch statistics does, and its running ones then move as they
+    would in any call.
     """
     if module not in _skeletons:
         memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in module.parameters()}

@@ -121,7 +121,7 @@ def test_the_target_is_standardised_over_the_given_images(tiny: Config) -> None:
 
 def test_a_target_from_a_file(tiny: Config, tmp_path: Path, no_weights: None) -> None:
     here = replace(tiny, target=replace(tiny.target, weights=str(tmp_path / "none.pth")))
-    with pytest.raises(OSError, match=r"none\.pth"):
+    with pytest.raises((OSError, ValueError), match=r"none\.pth"):
         build.target(here, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU)
 
 

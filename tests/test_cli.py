@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gear import inference, run
+from gear import fetch, inference, run
 from gear.cli import COMMANDS, main
 from gear.config import LFQ, Config, Warmup
 from gear.config_json import read, to_json
@@ -250,11 +250,16 @@ def test_the_ways_to_save(gear: Gear, copy: Path) -> None:
     names = sorted(path.name for path in (copy / "samples").iterdir())
     assert names == ["000000.png", "000001.png", "000002.png"]
     assert all(np.array_equal(pixels(copy / "samples" / name), images[i]) for i, name in enumerate(names))
-    gear.done("sample", copy, "--n", 3, "--out", "deep/er/sheet.png")
+    gear.done("sample", copy, "--n", 3, "--out", "deep/er/sheet.png", "--classes", "square", "disc")
+    gear.done("sample", copy, "--n", 3, "--out", "some.npz", "--classes", "square", "disc", "--save", "npz")
+    images, labels = npz(Path("some.npz"))
+    assert labels.tolist() == [1, 0, 1]
     sheet = pixels(Path("deep/er/sheet.png"))
     assert sheet.shape == (2 * 128, 2 * 128, 3)  # two rows of two, 32 px enlarged four times
-    first = images[np.argsort(labels, kind="stable")[0]]  # in the order of their classes
-    assert np.array_equal(sheet[:128:4, :128:4], first)
+    corners = [(0, 0), (0, 128), (128, 0)]
+    for (y, x), i in zip(corners, (1, 0, 2), strict=True):  # class after class
+        assert np.array_equal(sheet[y : y + 128 : 4, x : x + 128 : 4], images[i])
+    assert not sheet[128:, 128:].any()
 
 
 @pytest.mark.parametrize(
@@ -398,7 +403,7 @@ def test_recipes_are_listed(gear: Gear, args: list[str]) -> None:
         (["train", "none.json"], "none.json"),
         (["train", "demo", "--stage.tau", "-1"], "stage.tau must be above 0"),
         (["train", "demo", "--data.resolution", "30"], "data.resolution must be a multiple of 8"),
-        (["train", "demo", "--data.path", "none"], "There is no folder none"),
+        (["train", "demo", "--data.path", "none"], "There is no folder /"),
         (["train", "demo", "--device", "toaster"], "device must be"),
         (["train", "demo-warmup", "--seed", "-1"], "seed must be from 0"),
     ],
@@ -432,8 +437,15 @@ def test_a_run_instead_of_its_configuration(gear: Gear, trained: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [["--target", "dinov2"], ["--target=dinov2"], ["--target.name", "dinov2"]])
-def test_the_short_form_of_the_target(gear: Gear, trained: Path, target: list[str]) -> None:
-    """DINOv2's weights are not here, and the sentence says how to get them."""
+def test_the_short_form_of_the_target(
+    gear: Gear, trained: Path, target: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DINOv2's weights are not here nor to be had, and the sentence says how to get them."""
+
+    def no_network(*_: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(fetch, "fetch", no_network)
     assert "gear fetch dinov2" in gear("train", trained / "config.json", *target, "--out", "new").error
     assert not Path("new").exists()
 

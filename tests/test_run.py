@@ -237,6 +237,18 @@ def test_what_does_not_change_the_result_may_change(tiny: Config, taken: Path) -
     assert read(taken / run.CONFIG).log_every == 5
 
 
+def test_a_folder_of_images_is_kept_by_its_whole_path(
+    tiny: Config, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images_folder.parent)
+    near = replace(tiny, data=replace(tiny.data, path=images_folder.name), steps=1)
+    train(near, tmp_path / "run")
+    assert read(tmp_path / "run" / run.CONFIG) == replace(tiny, steps=1)
+    train(near, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    train(read(tmp_path / "run" / run.CONFIG), tmp_path / "run")
+
+
 def test_steps_may_grow(tiny: Config, taken: Path, tmp_path: Path) -> None:
     longer = replace(tiny, steps=8)
     train(longer, taken)
@@ -256,11 +268,17 @@ def test_steps_may_shrink_to_what_is_done(tiny: Config, tmp_path: Path) -> None:
     assert state.load(tmp_path / "run").step == 3
 
 
-def test_a_start_that_failed_leaves_the_folder_free(tiny: Config, trained: Path, tmp_path: Path) -> None:
-    small = replace(tiny, data=replace(tiny.data, resolution=16))
-    with pytest.raises(ValueError, match="LPIPS over 'alex' needs images of at least 31 px"):
-        train(small, tmp_path / "run")
-    assert not (tmp_path / "run" / state.NAME).exists()
+def test_a_start_that_failed_leaves_the_folder_free(
+    tiny: Config, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Batches, step: int) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batches, "__call__", fail)
+        with pytest.raises(MemoryError):
+            train(replace(tiny, batch=500), tmp_path / "run")
+    assert read(tmp_path / "run" / run.CONFIG).batch == 500
     train(tiny, tmp_path / "run")
     assert same(tensors(tmp_path / "run"), tensors(trained))
 
@@ -311,7 +329,7 @@ def test_a_folder_that_cannot_be_written(tiny: Config, tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "write_text", refused)
-    with pytest.raises(PermissionError, match=run.CONFIG):
+    with pytest.raises(OSError, match=rf"{run.CONFIG}.*Permission denied"):
         train(tiny, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
 

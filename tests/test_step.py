@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gear import losses
+from gear.assignment import Assignment
 from gear.config import Frozen, Gear, Naive, TokenizerLoss, Warmup
 from gear.generator import Generator
 from gear.step import Batch, Learner, eq2, frozen_step, gear_step, naive_step, warmup_step
@@ -19,6 +20,7 @@ from gear.update import Trained, frozen, update
 
 QUANTIZERS = {"VQ": lambda: VQ(13, 4), "LFQ": lambda: LFQ(4), "IBQ": lambda: IBQ(13, 4)}
 W = Gear(tau=0.1, lam=0.5)
+CLIP = 0.05  # well below the norms of the tokenizer's and the generator's gradients, so that it bites
 
 
 class Blurred(nn.Module):
@@ -31,7 +33,9 @@ class Blurred(nn.Module):
 class World:
     """One tiny float64 tokenizer, critic, generator and batch, the same for the same seed."""
 
-    def __init__(self, quantizer="VQ", seed=0, dropout=0.0, class_drop=0.0, lr=1e-3, critic=True, optimizer="sgd"):
+    def __init__(
+        self, quantizer="VQ", seed=0, dropout=0.0, class_drop=0.0, lr=1e-3, critic=True, optimizer="sgd", clip=1e9
+    ):
         torch.manual_seed(seed)
         quantize = QUANTIZERS[quantizer]()
         latent = 4 if quantizer == "LFQ" else 8
@@ -47,7 +51,7 @@ class World:
 
         def trained(name, module, ema):
             make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
-            return Trained(name, module, make(module.parameters(), lr), clip=1e9, ema=ema)
+            return Trained(name, module, make(module.parameters(), lr), clip=clip, ema=ema)
 
         self.learner = Learner(
             trained("tokenizer", tokenizer, 0.9),
@@ -72,6 +76,7 @@ class World:
 
 
 def same(a, b, prefix=""):
+    assert any(k.startswith(prefix) for k in a), f"nothing begins with {prefix}"
     return all(torch.equal(a[k], b[k]) for k in a if k.startswith(prefix))
 
 
@@ -115,6 +120,24 @@ def test_the_tokenizers_own_losses_leave_critic_and_generator_alone():
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_inside_gear_step_each_backward_reaches_its_own_group_only(quantizer, monkeypatch):
+    """Every gradient that exists right after each backward pass of the real step, none hidden by a zero_grad."""
+    w, reached = World(quantizer), []
+
+    def spy(loss, *groups):
+        for module in w.modules().values():
+            module.zero_grad(set_to_none=True)
+        loss.backward()
+        got = {n for n, m in w.modules().items() if any(p.grad is not None for p in m.parameters())}
+        reached.append(({g.name for g in groups}, got))
+        return {}
+
+    monkeypatch.setattr("gear.step.update", spy)
+    gear_step(w.learner, w.generator, w.batch, W)
+    assert reached == [({n}, {n}) for n in ("tokenizer", "critic", "generator")]
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 def test_tau_never_touches_the_generator(quantizer):
     states = []
     for tau in (0.5, 0.1, 0.01):
@@ -151,24 +174,46 @@ def test_the_last_token_guides_nothing():
 # ------------------------------------------------------------------------------------------------- the whole step
 
 
-def by_hand(w: World, tau, lam, lr):
+def quantized_by_hand(name, quantize, z, tau):
+    """A, the decoder's input, and the quantizer's own terms of eq. 2 with their weights 1 and 0.25, densely."""
+    if name == "VQ":  # on the unit sphere
+        z = z / z.norm(dim=-1, keepdim=True)
+        C = quantize.embedding.weight / quantize.embedding.weight.norm(dim=-1, keepdim=True)
+        A = -(z[:, :, None] - C).square().sum(-1)
+        c_q = C[A.argmax(-1)]
+        return A, z + (c_q - z).detach(), (c_q - z.detach()).square().mean(), (z - c_q.detach()).square().mean()
+    if name == "LFQ":
+        patterns = [[1.0 if k >> j & 1 else -1.0 for j in range(4)] for k in range(16)]
+        A = 2 * z @ torch.tensor(patterns, dtype=torch.float64).T
+        sign = torch.where(z > 0, 1.0, -1.0).double()
+        return A, z + (sign - z).detach(), torch.zeros(()), (z - sign).square().mean()
+    C = quantize.embedding.weight
+    A = z @ C.T
+    pi, hard = A.softmax(-1), F.one_hot(A.argmax(-1), C.shape[0]).double()
+    z_q = (hard - pi.detach() + pi) @ C
+    main = (z_q - z).square().mean() + ((hard @ C).detach() - z).square().mean()
+    return A, z_q, main, (hard @ C - z.detach()).square().mean()
+
+
+def clipped(grads, limit):
+    norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+    return [g * min(1.0, limit / (norm.item() + 1e-6)) for g in grads]
+
+
+def by_hand(name, w: World, tau, lam, lr):
     """Algorithm 1 written out on copies, with plain tensors, toggled `requires_grad`, dense A, and SGD by hand."""
     tok, ar, critic = (copy.deepcopy(w.modules()[m]) for m in ("tokenizer", "generator", "critic"))
     x, c, f, weights = w.batch.x, w.batch.c, w.batch.f["f"], w.learner.weights
     z = tok.quant_conv(tok.encoder(x)).flatten(2).transpose(1, 2)  # 1
-    z = z / z.norm(dim=-1, keepdim=True)
-    C = tok.quantize.embedding.weight / tok.quantize.embedding.weight.norm(dim=-1, keepdim=True)
-    A = -(z[:, :, None] - C).square().sum(-1)
+    A, z_hat, main, beta = quantized_by_hand(name, tok.quantize, z, tau)  # 2
     q = A.argmax(-1)
-    c_q = C[q]
-    z_hat = z + (c_q - z).detach()  # 2
     x_hat = tok.decoder(tok.post_quant_conv(z_hat.transpose(1, 2).reshape(2, 4, 4, 4)))
     p = (A / weights.entropy_temperature).softmax(-1)
     mean = p.mean((0, 1))
     H = lambda p: -(p * (p + 1e-300).log()).sum(-1)  # noqa: E731
     L_VQ = (x - x_hat).abs().mean() + 0.1 * Blurred()(x_hat, x) - 0.1 * critic(x_hat).mean()
     L_VQ = L_VQ + 0.05 * (H(p).mean() + (mean * (mean + 1e-5).log()).sum())
-    L_VQ = L_VQ + ((c_q - z.detach()) ** 2).mean() + 0.25 * ((z - c_q.detach()) ** 2).mean()
+    L_VQ = L_VQ + main + 0.25 * beta
     u_s = (A / tau).softmax(-1)[:, :-1] @ ar.tok_embeddings.weight  # 3
 
     def align(h):  # 5
@@ -198,17 +243,18 @@ def by_hand(w: World, tau, lam, lr):
     L_NTP = -logp.gather(-1, q[..., None]).mean()
     L_hard = align(tap)
     grads_ar = torch.autograd.grad(L_NTP + lam * L_hard, list(ar.parameters()))  # 7
-    with torch.no_grad():
+    with torch.no_grad():  # each group is clipped by itself
         for module, grads in ((tok, grads_tok), (ar, grads_ar), (critic, grads_critic)):
-            for parameter, g in zip(module.parameters(), grads, strict=True):
+            for parameter, g in zip(module.parameters(), clipped(grads, CLIP), strict=True):
                 parameter -= lr * g
     terms = {"L_VQ": L_VQ, "align_soft": L_soft, "align_hard": L_hard, "ntp": L_NTP, "critic": D}
     return {"tokenizer": tok, "generator": ar, "critic": critic}, terms
 
 
-def test_one_step_equals_algorithm_1_by_hand():
-    w, lr = World(lr=0.05), 0.05
-    modules, terms = by_hand(w, W.tau, W.lam, lr)
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_one_step_equals_algorithm_1_by_hand(quantizer):
+    w, lr = World(quantizer, lr=0.05, clip=CLIP), 0.05
+    modules, terms = by_hand(quantizer, w, W.tau, W.lam, lr)
     before = w.state()
     result = gear_step(w.learner, w.generator, w.batch, W)
     for name, value in terms.items():
@@ -222,6 +268,7 @@ def test_one_step_equals_algorithm_1_by_hand():
             if name != "critic":  # whose last bias has a gradient of exactly 0 while both hinges are active
                 assert not torch.equal(before[f"{name}.{key}"], after[f"{name}.{key}"]), key
     assert result.counts.sum() == 32
+    assert min(result.terms["grad_tokenizer"], result.terms["grad_generator"]) > CLIP
     # EMA: the first update copies (torch's AveragedModel), the second averages
     gear_step(w.learner, w.generator, w.batch, W)
     key = "norm.weight"
@@ -286,7 +333,7 @@ def test_without_a_gan_no_critic_exists():
 def test_straight_through_readout_feeds_the_hard_tokens():
     """The alignment-only STE: the soft branch sees the hard tokens' values, so both alignments agree."""
     w = World()
-    result = gear_step(w.learner, w.generator, w.batch, Gear(readout="straight_through"))
+    result = gear_step(w.learner, w.generator, w.batch, W, Assignment.straight_through)
     torch.testing.assert_close(result.terms["align_soft"], result.terms["align_hard"], rtol=1e-12, atol=1e-12)
     assert not same(w.state(), World().state(), "tokenizer.encoder.")
 

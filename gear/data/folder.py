@@ -10,6 +10,8 @@ from gear.data.images import DataError
 
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
+UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # photographs that need other decoders
+
 
 @dataclass(frozen=True)
 class File:
@@ -87,7 +89,9 @@ class _Walk:
             if entry.is_dir():
                 return self._visit(Path(entry.path), name + "/")
             suffix = os.path.splitext(entry.name)[1].lower()
-            if suffix not in SUFFIXES:
+            if suffix in UNREAD:
+                self.problems.append((f"{suffix}, a format that is not read", name))
+            elif suffix not in SUFFIXES:
                 self.others[suffix or "no suffix"] += 1
             elif entry.is_file():
                 at = entry.stat()

@@ -28,6 +28,7 @@ EMPTY = "class folder without a usable image"
 IN_MEMORY = 1 << 29  # bytes; larger resized sets are kept in the cache
 
 log = logging.getLogger("gear")
+NAMED = ("builtin", "cifar10")  # what `load` takes beside folders
 
 
 def load(path: str, resolution: int, *, progress: bool = True) -> Images:

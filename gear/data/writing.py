@@ -3,15 +3,15 @@
 A file appears under its name only when it is whole: it is written beside it and renamed. Folders are created.
 """
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
+
+from gear.store.whole import replacing
 
 
 def save_grid(images: UInt8[Tensor, "N 3 H W"], path: str | Path, columns: int, upscale: int = 1) -> None:
@@ -43,21 +43,11 @@ def save_npz(images: UInt8[Tensor, "N 3 H W"], path: str | Path, labels: Int[Ten
     arrays = [images.cpu().permute(0, 2, 3, 1).contiguous().numpy()]
     if labels is not None:
         arrays.append(labels.cpu().numpy().astype(np.int64))
-    _write_whole(Path(path), lambda file: np.savez(file, *arrays))
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, *arrays)
 
 
 def _save_png(pixels: np.ndarray, path: Path) -> None:
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    _write_whole(path, lambda file: image.save(file, format="PNG"))
-
-
-def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Calls `write` on a temporary file in the folder of `path`, then renames it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")

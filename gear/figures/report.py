@@ -4,9 +4,7 @@
 section by section in the order of the page. Every text that comes in is escaped.
 """
 
-import contextlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -17,6 +15,7 @@ from gear.figures.curves import Level, Line, Note, Panel, colour, svg, swatch
 from gear.figures.pictures import reconstructions, samples
 from gear.figures.reading import NONE, collapsed, duration, effective_size, headline, number, remarks
 from gear.figures.results import Arm, Report, ReportError, check
+from gear.store.whole import replacing
 
 __all__ = ["Arm", "Report", "ReportError", "page", "write_report"]
 
@@ -54,14 +53,8 @@ def write_report(report: Report, path: Path) -> None:
     Raises `ReportError` for results that do not fit together, and OSError where nothing can be written.
     """
     text = page(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def page(report: Report) -> str:

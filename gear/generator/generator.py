@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gear.assignment import full
 from gear.generator.condition import ClassEmbedding
-from gear.generator.layers import Block, ClassRotary, Past, RMSNorm, Rotary, wide
+from gear.generator.layers import Block, ClassRotary, Past, RMSNorm, Rotary
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Generator(nn.Module):
             return States(tap, projected, None)
         for block in self.layers[self.tap :]:
             x = block(x, rotary)
-        return States(tap, projected, wide(self.output(self.norm(x))))
+        return States(tap, projected, full(self.output(self.norm(x))))
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B M D"], past: list[Past]) -> Float[Tensor, "B K"]:
@@ -139,7 +140,7 @@ class Generator(nn.Module):
         rotary = self.rotary(past[0].rows, x.shape[1])
         for block, layer_past in zip(self.layers, past, strict=True):
             x = block(x, rotary, layer_past)
-        return wide(self.output(self.norm(x[:, -1])))
+        return full(self.output(self.norm(x[:, -1])))
 
     def empty_past(self, batch: int, dtype: torch.dtype | None = None) -> list[Past]:
         """Room for the keys and values of a whole image, for every layer; by default in the parameters' dtype."""

@@ -14,12 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gear.assignment import full
+
 ClassRotary = Literal["identity", "zero"]
-
-
-def wide(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is if it is float64: the precision of norms, rotations and logits under bf16."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class RMSNorm(nn.Module):
@@ -31,7 +28,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        return F.rms_norm(wide(x), self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
+        return F.rms_norm(full(x), self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
 
 
 def rotary_angles(grid: tuple[int, int], channels: int, base: float = 10000.0) -> Float[Tensor, "hw P"]:
@@ -80,7 +77,7 @@ class Rotary(nn.Module):
 
 def rotate(x: Float[Tensor, "B H N C"], rotary: Float[Tensor, "N P 2"]) -> Float[Tensor, "B H N C"]:
     """Turns each adjacent channel pair (a, b) to (a cos - b sin, a sin + b cos), in float32, then the dtype of x."""
-    a, b = wide(x).unflatten(-1, (-1, 2)).unbind(-1)
+    a, b = full(x).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rotary.unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
 

@@ -7,16 +7,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class WriteError(OSError):
+    """A file that could not be written: which, why, what to do."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to. It takes the place of `path` when the block ends, and is removed if it fails,
-    by Ctrl-C too; whatever was at `path` is there until then. The folder must exist. Raises OSError."""
+    by Ctrl-C too; whatever was at `path` is there until then. Its folder is made. Raises `WriteError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # a crash of the machine must not leave the new name on unwritten blocks
         os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise WriteError(
+            f"{path} could not be written ({reason}): free some space or choose a folder that can be written, "
+            "and give the same command again."
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # it is gone if all went well
             temporary.unlink()

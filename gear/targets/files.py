@@ -8,10 +8,19 @@ from torch import Tensor, nn
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a torch file that holds nothing but tensors; on the CPU."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """The tensors of a safetensors file, or of a torch file that holds nothing but tensors; on the CPU.
+
+    Raises ValueError for anything else; code in a pickle is never run.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # readers meet damage with nearly any exception
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a whole file of tensors (.safetensors, or .pth without code in it): {said}"
+        ) from None
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> None:

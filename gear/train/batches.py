@@ -22,9 +22,9 @@ class Features:
     """f(x) of a fixed set of images, each computed once if all of them fit into `REMEMBER` bytes (as float16: only
     their direction counts, eq. 5), else at every step."""
 
-    def __init__(self, target: Target, images: int, grid: tuple[int, int], device: torch.device):
+    def __init__(self, target: Target, images: int, grid: tuple[int, int], device: torch.device, flip: bool):
         self.target, self.grid, self.device = target, grid, device
-        slots, tokens = 2 * images, grid[0] * grid[1]  # as they are, and flipped
+        slots, tokens = images * (2 if flip else 1), grid[0] * grid[1]  # as they are, and flipped
         fits = slots * tokens * target.channels * 2 <= REMEMBER
         self.kept = torch.zeros(slots, tokens, target.channels, dtype=torch.float16) if fits else None
         self.known = np.zeros(slots, dtype=bool)

@@ -44,7 +44,7 @@ class Log:
         with torch.no_grad():
             for name, value in step.terms.items():
                 value = value.to(on)  # the alignment without a target is a zero on the CPU
-                self.sums[name] = self.sums[name].to(on) + value if name in self.sums else value.clone()
+                self.sums[name] = self.sums[name].to(on) + value if name in self.sums else value
             self.counts = step.counts if self.counts is None else self.counts.to(on) + step.counts
 
     def pending(self) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def images(n: int = N, side: int = 8) -> Images:
 
 
 def make(flip: bool = True, seed: int = 0, size: int = 5, target: Quarters | None = None) -> Batches:
-    features = Features(target or Quarters(), N, GRID, CPU)
+    features = Features(target or Quarters(), N, GRID, CPU, flip)
     return Batches(images(), {"quarters": features}, size, seed, flip, CPU)
 
 
@@ -84,10 +84,11 @@ def test_remembered_features_are_the_live_ones_to_half_precision(monkeypatch: py
         assert torch.equal(remembering(step).f["quarters"], live(step).f["quarters"].half().float())
 
 
-def test_every_slot_is_computed_once_and_only_where_all_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    target, needed = Quarters(), 2 * N * 4 * 3 * 2  # as it is and flipped, 4 tokens, 3 channels, 2 bytes
+@pytest.mark.parametrize("flip", [True, False])
+def test_every_slot_is_computed_once_and_only_where_all_fit(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, needed = Quarters(), (2 if flip else 1) * N * 4 * 3 * 2  # 4 tokens, 3 channels, 2 bytes
     monkeypatch.setattr(batches, "REMEMBER", needed)
-    make_batch = make(target=target)
+    make_batch = make(flip, target=target)
     for step in range(200):
         make_batch(step)
     computed = len(target.passes)
@@ -98,7 +99,7 @@ def test_every_slot_is_computed_once_and_only_where_all_fit(monkeypatch: pytest.
 
     monkeypatch.setattr(batches, "REMEMBER", needed - 1)
     live = Quarters()
-    make_batch = make(target=live)
+    make_batch = make(flip, target=live)
     for step in range(3):
         make_batch(step)
         make_batch(step)
@@ -109,7 +110,7 @@ def test_features_do_not_depend_on_what_is_new_together() -> None:
     """A continued run meets the images in other company, and must see the same features to the last bit."""
     target = EfficientNetLite0(weights.path("efficientnet_lite0"))
     pixels = torch.from_numpy(images(side=32).pixels)
-    together, alone = Features(target, N, GRID, CPU), Features(target, N, GRID, CPU)
+    together, alone = Features(target, N, GRID, CPU, False), Features(target, N, GRID, CPU, False)
     all_slots = np.arange(N)
     expected = together(pixels, all_slots)
     for slots in (all_slots[3:4], all_slots[[7, 7, 2]], all_slots[8:], all_slots):
