@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.table import Row
 from gear.assignment import Assignment
 from gear.losses import entropy
 
@@ -94,7 +95,7 @@ def resident_peak() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
-def run(device: str) -> list[dict[str, object]]:
+def run(device: str) -> list[Row]:
     i = inputs(device)
     gradients = {}
     for side in SIDES:  # a fast wrong answer is worth nothing
@@ -111,26 +112,9 @@ def run(device: str) -> list[dict[str, object]]:
     t = {side: statistics.median(v) for side, v in times.items()}
     m = {side: peak(side, device) for side in SIDES}
     spread = max((max(v) - min(v)) / statistics.median(v) for v in times.values())
-    title = f"read-outs, forward + backward, N {N}, K {K}, d {d}, D {D}"
     return [
-        {
-            "path": title,
-            "unit": "s",
-            **t,
-            "ratio": t["ours"] / t["dense"],
-            "spread": spread,
-            "target": 1.3,
-            "bound": "arithmetic",
-        },
-        {
-            "path": title,
-            "unit": "MiB peak",
-            **m,
-            "ratio": m["ours"] / m["dense"],
-            "spread": 0.0,
-            "target": 0.25,
-            "bound": "N (d + D)",
-        },
+        Row("read-outs", "s", t["ours"], t["dense"], 1.3, spread, "arithmetic"),
+        Row("read-outs", "MiB", m["ours"], m["dense"], 0.25, 0.0, "N (d + D)"),
     ]
 
 

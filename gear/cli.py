@@ -214,6 +214,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("GEAR_DEBUG"):
             raise
         fail(str(error))
+    except (RuntimeError, MemoryError) as error:
+        if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        fail(f"not enough memory ({str(error).splitlines()[0]}): try a smaller --batch, model or --data.resolution.")
 
 
 def summary(function: Callable[..., object]) -> str:

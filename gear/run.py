@@ -98,7 +98,8 @@ def claim(config: Config, run: Path) -> None:
     if different := differences(same, config):
         raise ConfigError(
             f"{run} already holds a run with another configuration ({'; '.join(different)}). "
-            f"Choose another folder with --out, delete this one, or go on with it as it was: gear train {file}"
+            "Choose another folder with --out, or delete this one"
+            + (f", or go on with it as it was: gear train {file}" if file.exists() else ".")
         )
     if config.steps < there.steps and (done := state.load(checkpoint).step) > config.steps:
         raise ConfigError(f"{run} has made {done} steps already; steps must be at least that. It is {config.steps}.")

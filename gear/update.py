@@ -60,14 +60,14 @@ def update(loss: Float[Tensor, ""], *groups: Trained) -> dict[str, Tensor]:
     The backward pass runs outside autocast: what the forward pass kept in float32 has its gradient in float32.
     """
     for group in groups:
-        group.optimizer.zero_grad(set_to_none=True)
+        group.optimizer.zero_grad(set_to_none=True)  # whatever a caller's own backward pass left
     with torch.autocast(loss.device.type, enabled=False):
         loss.backward()
     norms = {}
     for group in groups:
         norms[f"grad_{group.name}"] = nn.utils.clip_grad_norm_(group.module.parameters(), group.clip)
         group.optimizer.step()
-        group.optimizer.zero_grad(set_to_none=True)
+        group.optimizer.zero_grad(set_to_none=True)  # the memory is the next group's
         if group.ema is not None:
             group.ema.update_parameters(group.module)
     return norms

@@ -165,7 +165,8 @@ def _resized(images: Images, name: str, resolution: int, progress: bool) -> Imag
 
 def _too_few(listing: Listing, usable: int, problems: list[tuple[str, str]]) -> str:
     looked = len(listing.files) + len(listing.problems)
-    said = f"{listing.folder} has {usable} usable images and {FEWEST} are needed; {looked} image files were found"
+    usables = f"{usable} usable image{'' if usable == 1 else 's'}"
+    said = f"{listing.folder} has {usables} and {FEWEST} are needed; {looked} image files were found"
     if problems:
         said += f", of which {describe(*_count(problems))} left out"
     if listing.others:

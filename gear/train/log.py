@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gear.assignment import usage
 from gear.step import Step
-from gear.store.whole import replacing
+from gear.store.whole import explained, replacing
 
 NAME = "log.jsonl"
 
@@ -67,7 +67,7 @@ class Log:
         self.seconds += seconds
         line = {"step": step, "seconds": round(self.seconds, 3), "images_per_s": round(self.images / seconds, 2)}
         line |= dict(zip(names, means, strict=True))
-        with open(self.path, "a") as f:
+        with explained(self.path), open(self.path, "a") as f:
             f.write(json.dumps(line) + "\n")
         self._clear()
         return line
@@ -84,7 +84,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            lines.append(dict(json.loads(text)))
+        except (ValueError, TypeError):
             break
     return lines
