@@ -156,7 +156,8 @@ def test_too_few(tmp_path, own_cache, usable):
     with pytest.raises(DataError) as caught:
         load(str(tmp_path), 8)
     assert str(caught.value) == (
-        f"{tmp_path} has {usable} usable images and 8 are needed; {usable + 2} image files were found, of which "
+        f"{tmp_path} has {usable} usable image{'' if usable == 1 else 's'} and 8 are needed; {usable + 2} image files "
+        "were found, of which "
         "2 broken (a.png, b.jpg) left out, and 1 other files (.txt). Give data.path a folder of JPEG, PNG or WebP "
         "images, or of class folders with such images."
     )
