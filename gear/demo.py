@@ -33,7 +33,7 @@ from gear.train import log
 from gear.train.batches import to_float
 
 GENERATED, SHOWN, PAIRS = 1000, 8, 12  # images for gFID; samples of each class and reconstructions on the page
-SAMPLING = {"cfg_scale": 2.5, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+SAMPLING = {"cfg_scale": 2.0, "temperature": 0.8, "top_k": 0, "top_p": 1.0}
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
     commands = (f"gear train {recipe} --steps {config.steps} --out {folder}",)
     if contender.draws:
         n = SHOWN * len(pair.checkpoint.classes)
-        commands += (f"gear sample {folder} --n {n} --seed {config.seed} --cfg-scale {SAMPLING['cfg_scale']}",)
+        guided = f"--cfg-scale {SAMPLING['cfg_scale']} --temperature {SAMPLING['temperature']}"
+        commands += (f"gear sample {folder} --n {n} --seed {config.seed} {guided}",)
     measured = Arm(
         key=contender.key,
         name=contender.name,
