@@ -6,11 +6,14 @@ in the registry. Pickles in it are read by `gear.store.unpickle`, which runs not
 
 import difflib
 import hashlib
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import safetensors.numpy
@@ -162,8 +165,10 @@ def _keep(weight: Weight, data: bytes) -> Path:
 def _from_hub(hub: Hub) -> Path:
     """Downloads into the Hugging Face cache, which timm reads too."""
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
+        if not getproxies():  # the client repeats itself for half a minute where the hub has no address at all
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
         return Path(hf_hub_download(hub.repository, hub.file))
     except Exception as error:  # the client has many, and some of the HTTP library below it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

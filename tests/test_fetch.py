@@ -205,11 +205,23 @@ def test_from_the_hub(registry, monkeypatch):
         raise OSError("no route to host\nand so on")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     with pytest.raises(
         FetchError, match=r"me/net could not be downloaded .*: no route to host Get its model\.safetensors"
     ):
         fetch.fetch("hub")
     assert asked == [("me/net", "model.safetensors")]
+
+
+def test_without_a_network_the_hub_is_not_waited_for(registry, monkeypatch):
+    def no_address(*_: object) -> None:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_address)
+    monkeypatch.setattr("gear.fetch.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("asked the hub"))
+    with pytest.raises(FetchError, match="could not be downloaded"):
+        fetch.fetch("hub")
 
 
 def test_a_local_file_instead_of_the_hub(registry):
