@@ -1,6 +1,7 @@
 """L_LPIPS of eq. 2: LPIPS v0.1 (Zhang et al. 2018) by the `lpips` package, over a trunk read from a local file."""
 
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -18,22 +19,23 @@ class Perceptual(nn.Module):
 
     trunk: "vgg" (the release's) or "alex" (a twentieth of the time on a CPU). weights_path: a safetensors file with
     exactly that trunk's convolutions under torchvision's names (features.0.weight, ...), float16 or float32; ValueError
-    otherwise. The linear layers over the trunk are in the `lpips` package.
+    otherwise. None leaves it as lpips initialises it, for `gear plan`. The linear layers are in the `lpips` package.
     """
 
-    def __init__(self, trunk: Literal["alex", "vgg"], weights_path: Path):
+    def __init__(self, trunk: Literal["alex", "vgg"], weights_path: Path | None):
         super().__init__()
         self.trunk = trunk
         # On the meta device the random trunk that lpips insists on costs nothing and draws no random numbers.
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta") if weights_path else nullcontext(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it names torchvision's deprecated argument `pretrained`
             self.lpips = lpips.LPIPS(net=trunk, pretrained=False, pnet_rand=True, verbose=False)
         self.lpips.scaling_layer = lpips.ScalingLayer()
-        self.lpips.net.load_state_dict(_trunk(self.lpips.net, trunk, weights_path), assign=True)
-        linear_path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
-        linear = torch.load(linear_path, map_location="cpu", weights_only=True)
-        for i, layer in enumerate(self.lpips.lins):
-            layer.load_state_dict({"model.1.weight": linear[f"lin{i}.model.1.weight"]}, assign=True)
+        if weights_path is not None:
+            self.lpips.net.load_state_dict(_trunk(self.lpips.net, trunk, weights_path), assign=True)
+            linear_path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
+            linear = torch.load(linear_path, map_location="cpu", weights_only=True)
+            for i, layer in enumerate(self.lpips.lins):
+                layer.load_state_dict({"model.1.weight": linear[f"lin{i}.model.1.weight"]}, assign=True)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Perceptual":

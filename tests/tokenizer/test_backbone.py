@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gear.config import Backbone
+from gear.config import VQGAN
 from gear.tokenizer.backbone import Decoder, Encoder
 
 SMALL = {"channels": 8, "multipliers": (1, 2, 3), "latent": 5, "groups": 4}
@@ -135,7 +135,7 @@ def released_names(side: str) -> set[str]:
 
 
 def test_the_defaults_are_the_released_vq16() -> None:
-    b = Backbone()
+    b = VQGAN()
     with torch.device("meta"):
         encoder = Encoder(b.channels, b.multipliers, b.encoder_blocks, b.latent, b.attention, b.groups, b.patch)
         decoder = Decoder(b.channels, b.multipliers, b.decoder_blocks, b.latent, b.attention, b.groups, b.patch)

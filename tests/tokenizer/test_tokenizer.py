@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from gear import build
-from gear.config import IBQ, LFQ, VQ, Backbone, Config, Data, Tokenizer
+from gear.config import IBQ, LFQ, VQ, VQGAN
+from gear.tokenizer.tokenizer import Tokenizer
 
-BACKBONE = Backbone(channels=8, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=1, latent=8, groups=4, patch=2)
+BACKBONE = VQGAN(channels=8, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=1, latent=8, groups=4, patch=2)
 
 
 @pytest.fixture(params=[VQ(32, 4), LFQ(5), IBQ(32, 4)], ids=lambda q: type(q).__name__)
 def tokenizer(request):
     torch.manual_seed(0)
-    return build.tokenizer(Config(tokenizer=Tokenizer(request.param, BACKBONE), data=Data(resolution=16)))
+    return Tokenizer(request.param, BACKBONE)
 
 
 def test_decode_of_encode_is_the_forward_pass(tokenizer):
@@ -24,8 +24,14 @@ def test_decode_of_encode_is_the_forward_pass(tokenizer):
     torch.testing.assert_close(tokenizer.decode(t.q), t.x_hat.clamp(-1, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_other_sizes_encode_too(tokenizer):
-    assert tokenizer(torch.zeros(1, 3, 24, 32)).q.shape == (1, 6 * 8)
+def test_other_sizes_and_shapes_too(tokenizer):
+    x = torch.rand(1, 3, 24, 32) * 2 - 1
+    q = tokenizer.encode(x)
+    assert q.shape == (1, 6 * 8)
+    with torch.no_grad():
+        torch.testing.assert_close(tokenizer.decode(q, (6, 8)), tokenizer(x).x_hat.clamp(-1, 1), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="48 tokens do not fill a grid of 6 x 6; give decode"):
+        tokenizer.decode(q)
 
 
 def test_a_is_float32_under_bfloat16_autocast(tokenizer):
