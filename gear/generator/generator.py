@@ -7,14 +7,18 @@ B images, M tokens given, N = M + 1 rows, D width, K codebook size, hw tokens an
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gear import config as cfg
 from gear.assignment import full
+from gear.config_json import from_plain, plain
 from gear.generator.condition import ClassEmbedding
-from gear.generator.layers import Block, ClassRotary, Past, RMSNorm, Rotary
+from gear.generator.layers import Block, Past, RMSNorm, Rotary
+from gear.sharing import Shared
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class States:
     """What one pass gives. Row i is the state that predicts token i: it has seen the class and tokens 0 .. i-1."""
 
     tap: Float[Tensor, "B N D"]  # h^(l): output of block l (counted from 1), before the final norm
-    projected: dict[str, Float[Tensor, "B N _"]]  # g_phi(h^(l)) for each target, as wide as its f(x)
+    projected: dict[str, Float[Tensor, "B n _"]]  # g_phi(h^(l)) for each target; n = N, or N - 1 at align = "same"
     logits: Float[Tensor, "B N K"] | None  # float32; None when the pass stopped at the tap
 
 
@@ -35,51 +39,45 @@ class Projector(nn.Sequential):
         )
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, Shared, tags=["autoregressive", "image-generation"]):
     """p(q_i | c, q_<i) over a grid of h x w tokens, and the states that alignment reads.
 
-    Args:
-        codebook_size: K.
-        classes: labels are 0 .. classes - 1; `null_label` = classes is the null class of guidance.
-        layers, heads, width: LlamaGen-B is 12, 12, 768; L is 24, 16, 1024; XL is 36, 20, 1280.
-        tap: l, the block whose output is aligned, from 1 to `layers`.
-        grid: (h, w), tokens in raster order.
-        class_drop: probability that a label is replaced by the null class, in training mode.
-        dropout: of the embedded sequence, attention output and feed-forward output, in training mode.
-        target_dims: channels of f(x) by target name; one `Projector` is built for each.
-        projector: hidden width of the projectors.
-        class_rotary: how the class token is rotated; "zero" runs released weights (see `Rotary`).
+    architecture: sizes, tap, dropout; `gear.config.SIZES` has LlamaGen's. codebook_size: K. classes: labels are
+    0 .. classes - 1; `null_label` = classes is the null class of guidance. grid: (h, w), tokens in raster order.
+    target_dims: channels of f(x) by target name; one `Projector` is built for each.
+
+    Which state meets patch i in eq. 5 is `align`: "next" the one that predicts token i, "same" the one that has
+    token i as its input, of which there is none for the class and, in training, for the last patch.
 
     Every matrix starts as N(0, 0.02^2) except the head, which starts at zero (so the first loss is log K), and the
     projectors, which keep torch's own initialisation.
+
+        generator = Generator.from_pretrained("folder or hub id")  # or .from_released("c2i_L_256.pt")
+        q = generate(generator, labels, seed=0, cfg_scale=1.5)     # gear.generator.sampling
     """
 
     def __init__(
         self,
+        architecture: cfg.Generator,  # huggingface_hub would take an argument called config for itself
         *,
         codebook_size: int,
         classes: int,
-        layers: int,
-        heads: int,
-        width: int,
-        tap: int,
         grid: tuple[int, int],
-        class_drop: float = 0.1,
-        dropout: float = 0.1,
         target_dims: Mapping[str, int] | None = None,
-        projector: int = 2048,
-        class_rotary: ClassRotary = "identity",
     ):
         super().__init__()
-        if not 1 <= tap <= layers:
-            raise ValueError(f"tap must be a block from 1 to layers = {layers}; it is {tap}.")
+        config = architecture
+        layers, heads, width, dropout = config.layers, config.heads, config.width, config.dropout
+        if not 1 <= config.aligned_block <= layers:
+            raise ValueError(f"tap must be a block from 1 to layers = {layers}; it is {config.tap}.")
         if width % (4 * heads):
             raise ValueError(f"width must be a multiple of 4 * heads = {4 * heads} (two axes of pairs); it is {width}.")
-        self.tap, self.grid, self.heads = tap, grid, heads
-        self.cls_embedding = ClassEmbedding(classes, width, class_drop)
+        self.config, self.tap, self.grid, self.heads = config, config.aligned_block, grid, heads
+        self.first_aligned = 0 if config.align == "next" else 1
+        self.cls_embedding = ClassEmbedding(classes, width, config.class_drop)
         self.tok_embeddings = nn.Embedding(codebook_size, width)
         self.dropout = nn.Dropout(dropout)
-        self.rotary = Rotary(grid, width // heads, class_rotary)
+        self.rotary = Rotary(grid, width // heads, config.class_rotary)
         self.layers = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = RMSNorm(width)
         self.output = nn.Linear(width, codebook_size, bias=False)
@@ -87,9 +85,34 @@ class Generator(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.output.weight)
+        # A module's name has no dots, which a target's may (vjepa2.1-b).
         self.projectors = nn.ModuleDict(
-            {name: Projector(width, projector, channels) for name, channels in (target_dims or {}).items()}
+            {
+                name.replace(".", "_"): Projector(width, config.projector, channels)
+                for name, channels in (target_dims or {}).items()
+            }
         )
+        self.target_dims = dict(target_dims or {})
+        self.class_names: tuple[str, ...] = ()  # for people; kept by `save_pretrained`
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, for config.json."""
+        sizes = {"codebook_size": self.codebook_size, "classes": self.null_label, "grid": list(self.grid)}
+        names = list(self.class_names)
+        return {"config": plain(self.config), **sizes, "target_dims": self.target_dims, "class_names": names}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "Generator":
+        h, w = settings["grid"]
+        generator = cls(
+            from_plain(cfg.Generator, settings["config"], "config"),
+            codebook_size=settings["codebook_size"],
+            classes=settings["classes"],
+            grid=(h, w),
+            target_dims=settings["target_dims"],
+        )
+        generator.class_names = tuple(settings["class_names"])
+        return generator
 
     @property
     def embedding(self) -> Float[Tensor, "K D"]:
@@ -124,7 +147,8 @@ class Generator(nn.Module):
         for block in self.layers[: self.tap]:
             x = block(x, rotary)
         tap = x
-        projected = {name: g(tap) for name, g in self.projectors.items()}
+        aligned = zip(self.target_dims, self.projectors.values(), strict=True)
+        projected = {name: g(tap[:, self.first_aligned :]) for name, g in aligned}
         if stop_at_tap:
             return States(tap, projected, None)
         for block in self.layers[self.tap :]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gear.config import SIZES
 from gear.generator import Generator
 from gear.update import frozen
 
@@ -187,25 +188,22 @@ def test_names_are_the_released_ones(tiny):
 
 
 @pytest.mark.parametrize(
-    ("layers", "heads", "width", "count", "projector"),
+    ("size", "tap", "count", "projector"),
     [
-        (12, 12, 768, 110_888_448, 7_344_896),
-        (24, 16, 1024, 342_910_976, 7_869_184),
-        (36, 20, 1280, 774_699_520, 8_393_472),
+        ("S", 4, 34_210_560, 6_558_464),
+        ("B", 4, 110_888_448, 7_344_896),
+        ("L", 8, 342_910_976, 7_869_184),
+        ("XL", 12, 774_699_520, 8_393_472),
+        ("XXL", 16, 1_410_972_672, 8_917_760),
+        ("XXXL", 16, 3_893_027_840, 11_014_912),
     ],
 )
-def test_sizes_are_the_released_ones(layers, heads, width, count, projector):
+def test_sizes_are_the_released_ones(size, tap, count, projector):
     with torch.device("meta"):
         generator = Generator(
-            codebook_size=16384,
-            classes=1000,
-            layers=layers,
-            heads=heads,
-            width=width,
-            tap=4,
-            grid=(16, 16),
-            target_dims={"dinov2": 768},
+            SIZES[size], codebook_size=16384, classes=1000, grid=(16, 16), target_dims={"dinov2-b": 768}
         )
+    assert generator.tap == tap  # a third of the depth, appendix A
     sizes = {name: p.numel() for name, p in generator.named_parameters()}
     assert sum(n for name, n in sizes.items() if name.startswith("projectors.")) == projector
     assert sum(sizes.values()) == count + projector
