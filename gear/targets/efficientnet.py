@@ -4,48 +4,52 @@ Lite0's map at stride 16 stands in for DINOv2 on small machines; `gear.evaluate.
 """
 
 import re
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0, tf_efficientnet_lite1
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gear.targets import files
+from gear.targets.convolutional import fold_norms, stage_number, width
+from gear.targets.target import resized
 
-STRIDE = 16  # of the map that is aligned to
-STAGES = 5  # that lead to it, of 7
+STRIDES = (2, 4, 8, 16, 16, 32, 32)  # of the maps after the stages
 
 
 class EfficientNetLite0(nn.Module):
-    """The stride-16 map of EfficientNet-Lite0, 112 channels: the output of a linear bottleneck, no activation after it.
+    """The stride-16 map of EfficientNet-Lite0 after stage 5, 112 channels: the output of a linear bottleneck, no
+    activation after it.
 
-    weights_path: see `load_efficientnet_lite`.
+    weights_path: see `load_efficientnet_lite`. layer: the map after that stage, from 1 to 7, instead.
     """
 
     name = "efficientnet_lite0"
-    channels = 112
 
-    def __init__(self, weights_path: Path):
+    def __init__(self, weights_path: Path, layer: int | None = None):
         super().__init__()
+        stage = stage_number(self.name, 5 if layer is None else layer, len(STRIDES))
         net = load_efficientnet_lite(0, weights_path)
-        self.net = nn.Sequential(net.conv_stem, net.bn1, *list(net.blocks.children())[:STAGES])
+        self.stride = STRIDES[stage - 1]
+        self.net = nn.Sequential(net.conv_stem, net.bn1, *list(net.blocks.children())[:stage])
+        self.channels = width(self.net)
+
+    def preprocess(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
+        """No feature is resampled: for 8 x 8 tokens the image is read at 128 x 128 px."""
+        h, w = grid
+        return network_input(pixels, (self.stride * h, self.stride * w))
 
     @torch.no_grad()
-    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N 112"]:
-        """f(x) of eq. 5, see `Target`. No feature is resampled: for 8 x 8 tokens the image is read at 128 x 128 px."""
-        h, w = grid
-        return self.net(network_input(pixels, (STRIDE * h, STRIDE * w))).flatten(2).mT.float()
+    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
+        """f(x) of eq. 5, see `Target`."""
+        return self.net(self.preprocess(pixels, grid)).flatten(2).mT.float()
 
 
 def network_input(pixels: UInt8[Tensor, "B 3 H W"], size: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
     """Resized to `size` (antialiased bicubic, kept in [0, 255]), then (p - 127) / 128, as the weights were trained."""
-    resized = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
-    return ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
+    return ((resized(pixels, size) - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
 def load_efficientnet_lite(variant: Literal[0, 1], weights_path: Path) -> EfficientNet:
@@ -61,7 +65,7 @@ def load_efficientnet_lite(variant: Literal[0, 1], weights_path: Path) -> Effici
     tensors = {_timm_name(name, net): tensor for name, tensor in files.read(weights_path).items()}
     files.fill(net, tensors, weights_path, f"EfficientNet-Lite{variant}")
     net.eval().requires_grad_(False)
-    _fold_norms(net)
+    fold_norms(net)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -89,12 +93,3 @@ def _timm_name(name: str, net: EfficientNet) -> str:
             return f"blocks.{stage}.{block}.{(_LATER if stage else _FIRST)[match[2]]}.{match[3]}"
     layer, _, parameter = name.partition(".")
     return f"{_OUTSIDE.get(layer, layer)}.{parameter}"
-
-
-def _fold_norms(net: nn.Module) -> None:
-    """Each normalisation becomes part of the convolution before it: the same values in about half the time on a CPU."""
-    for module in list(net.modules()):
-        for (name, conv), (next_name, bn) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):  # timm's, which ends in an activation
-                setattr(module, name, fuse_conv_bn_eval(conv, bn))
-                setattr(module, next_name, bn.act)

@@ -1,10 +1,25 @@
 """Reading a network's tensors from a file, and refusing a file of another network."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from gear.store import torch_file
+
+without = ContextVar("without", default=False)  # whether networks are made without their weights
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Encoders made within stay on the meta device and no file is read: for `gear plan`, which only counts."""
+    token = without.set(True)
+    try:
+        yield
+    finally:
+        without.reset(token)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -12,15 +27,16 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError for anything else; code in a pickle is never run.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers meet damage with nearly any exception
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is not a whole file of tensors (.safetensors, or .pth without code in it): {said}"
-        ) from None
+    if without.get():
+        return {}
+    contents = torch_file.read(path)
+    for name, value in contents.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ValueError(
+                f"{path} has a {kind} under {name!r} where a tensor belongs: take the state dict out of it."
+            )
+    return contents
 
 
 def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> None:
@@ -29,6 +45,8 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> N
     Raises ValueError, naming the first difference, if a tensor is missing, left over or of another shape; `path` and
     `kind` only word the message.
     """
+    if without.get():
+        return
     wanted = net.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in tensors:

@@ -1,8 +1,13 @@
-"""f(x) of eq. 5: what a target encoder is, and the standardisation of its channels."""
+"""f(x) of eq. 5: what a target encoder is, and two ways to normalise its features.
+
+An encoder is a class in a file of its own and answers three questions: `__init__(weights_path, layer)`, which file it
+is and which of its layers; `preprocess(pixels, grid)`, what it is shown; `features(pixels, grid)`, what it sees there.
+"""
 
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -25,6 +30,32 @@ class Target(Protocol):
         ...
 
     def to(self, device: torch.device) -> "Target": ...
+
+
+def resized(pixels: UInt8[Tensor, "B 3 H W"], size: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
+    """Bicubic with antialias, kept in [0, 255], float32; pixels of that size already are only converted."""
+    if pixels.shape[2:] == size:
+        return pixels.float()
+    return F.interpolate(pixels.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
+
+
+class SpatiallyNormalised(nn.Module):
+    """A target whose channels are normalised over the positions of each image, as iREPA has it (Singh et al. 2025):
+
+        g = f - alpha mean(f),  g / (std(g) + 1e-6)
+
+    mean and standard deviation (unbiased) over the N tokens of one image, for each channel. Appendix A: alpha = 0.6 for
+    SigLIP 2 and V-JEPA 2.1; the released code does so for CLIP too. With alpha = 0 only the spread is normalised.
+    """
+
+    def __init__(self, target: Target, alpha: float = 0.6):
+        super().__init__()
+        self.target, self.name, self.channels, self.alpha = target, target.name, target.channels, alpha
+
+    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
+        f = self.target.features(pixels, grid)
+        g = f - self.alpha * f.mean(1, keepdim=True)
+        return g / (g.std(1, correction=1, keepdim=True) + 1e-6)
 
 
 class Standardised(nn.Module):

@@ -1,16 +1,12 @@
 """EfficientNet-Lite against a twin of the TensorFlow network, and what the shipped weights see in drawn pictures."""
 
 import math
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -55,8 +51,8 @@ def random_file() -> dict[str, Tensor]:
     return state
 
 
-def twin(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The map after STAGES, in float64: TensorFlow's SAME padding, norms and ReLU6 written out."""
+def twin(state: dict[str, Tensor], x: Tensor, stages: int = 5) -> Tensor:
+    """The map after so many stages, in float64: TensorFlow's SAME padding, norms and ReLU6 written out."""
 
     def conv(x: Tensor, name: str, stride: int = 1, groups: int = 1) -> Tensor:
         weight = state[f"{name}.weight"].double()
@@ -73,7 +69,7 @@ def twin(state: dict[str, Tensor], x: Tensor) -> Tensor:
 
     x = norm(conv(x, "_conv_stem", stride=2), "_bn0").clamp(0, 6)
     block = 0
-    for blocks, _, stride, expansion, c_out in STAGES:
+    for blocks, _, stride, expansion, c_out in (STAGES + REST)[:stages]:
         for i in range(blocks):
             name, y = f"_blocks.{block}", x
             if expansion > 1:
@@ -169,46 +165,24 @@ def test_refuses_another_network(change: dict[str, Tensor | None], message: str,
         EfficientNetLite0(tmp_path / "other.pth")
 
 
-# ------------------------------------------------------------------------------------------------ the real weights
-
-
-def traffic_light(draw: ImageDraw.ImageDraw) -> None:
-    draw.rectangle((0, 0, 256, 256), (120, 170, 220))
-    draw.rounded_rectangle((88, 30, 168, 226), 16, (25, 25, 25))
-    for y, colour in ((64, (230, 30, 20)), (128, (240, 200, 20)), (192, (20, 200, 60))):
-        draw.ellipse((102, y - 26, 154, y + 26), colour)
-
-
-def crossword(draw: ImageDraw.ImageDraw) -> None:
-    black = random.Random(0)
-    for x in range(0, 256, 16):
-        for y in range(0, 256, 16):
-            draw.rectangle((x, y, x + 16, y + 16), "black" if black.random() < 0.25 else "white", "black")
-
-
-def spider_web(draw: ImageDraw.ImageDraw) -> None:
-    draw.rectangle((0, 0, 256, 256), (30, 50, 30))
-    spokes = [(math.cos(a * math.pi / 8), math.sin(a * math.pi / 8)) for a in range(16)]
-    for x, y in spokes:
-        draw.line((128, 128, 128 + 200 * x, 128 + 200 * y), (220, 220, 220))
-    for r in range(9, 144, 9):
-        draw.polygon([(128 + r * x, 128 + r * y) for x, y in spokes], outline=(220, 220, 220))
-
-
-PICTURES = [(traffic_light, 920), (crossword, 918), (spider_web, 815)]
+@pytest.mark.parametrize(("layer", "stages", "stride"), [(1, 1, 2), (7, 7, 32)])
+def test_another_stage(layer: int, stages: int, stride: int, file: Path) -> None:
+    target = EfficientNetLite0(file, layer)
+    pixels = torch.randint(0, 256, (1, 3, 2 * stride, 3 * stride), dtype=torch.uint8)
+    expected = twin(torch.load(file, weights_only=True), (pixels.double() - 127) / 128, stages)
+    assert expected.shape == (1, target.channels, 2, 3)
+    got = target.features(pixels, (2, 3)).double()
+    torch.testing.assert_close(got, expected.flatten(2).mT, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    with pytest.raises(ValueError, match="efficientnet_lite0 has the stages 1 to 7; layer is 8"):
+        EfficientNetLite0(file, 8)
 
 
 @pytest.mark.parametrize("variant", [0, 1])
-def test_the_shipped_weights_know_what_they_see(variant: Literal[0, 1]) -> None:
-    """Pictures that anybody would call a traffic light, a crossword and a spider's web, by their ImageNet classes."""
+def test_the_shipped_weights_know_what_they_see(
+    variant: Literal[0, 1], drawn_pictures: tuple[Tensor, list[int]]
+) -> None:
+    pixels, labels = drawn_pictures
     net = load_efficientnet_lite(variant, weights.path(f"efficientnet_lite{variant}"))
-    pixels = torch.stack([drawn(picture) for picture, _ in PICTURES])
     probabilities = net(network_input(pixels, (128, 128))).softmax(1)
-    assert probabilities.argmax(1).tolist() == [label for _, label in PICTURES]
+    assert probabilities.argmax(1).tolist() == labels
     assert probabilities.max(1).values.min() > 0.7
-
-
-def drawn(picture: Callable[[ImageDraw.ImageDraw], None]) -> Tensor:
-    image = Image.new("RGB", (256, 256))
-    picture(ImageDraw.Draw(image))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,11 +1,12 @@
-"""Standardisation against the mean and variance taken in one piece."""
+"""Standardisation against the mean and variance taken in one piece, spatial normalisation against loops."""
 
 import pytest
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from gear.targets import Standardised, Target, fit_standardisation
+from gear.targets import SpatiallyNormalised, Standardised, Target, fit_standardisation
+from gear.targets.target import resized
 
 
 class Means(nn.Module):
@@ -43,3 +44,28 @@ def test_a_run_can_keep_it() -> None:
     again = Standardised(Means(), torch.zeros(4), torch.ones(4))
     again.load_state_dict(fitted.state_dict())
     assert torch.equal(again.features(pixels, (3, 2)), fitted.features(pixels, (3, 2)))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_spatial_normalisation_equals_the_twin(alpha: float) -> None:
+    """For each image and channel by itself; the standard deviation is the one that divides by N - 1."""
+    target, pixels = Means(), torch.randint(0, 256, (3, 3, 12, 8), dtype=torch.uint8)
+    normalised = SpatiallyNormalised(target, alpha)
+    assert (normalised.name, normalised.channels, isinstance(normalised, Target)) == ("means", 4, True)
+    f, got = target.features(pixels, (3, 2)).double(), normalised.features(pixels, (3, 2)).double()
+    for image in range(3):
+        for channel in range(3):
+            values = f[image, :, channel].tolist()
+            moved = [value - alpha * sum(values) / 6 for value in values]
+            mean = sum(moved) / 6
+            std = (sum((value - mean) ** 2 for value in moved) / 5) ** 0.5
+            expected = torch.tensor([value / (std + 1e-6) for value in moved]).double()
+            torch.testing.assert_close(got[image, :, channel], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_resized_only_where_it_has_to_be() -> None:
+    pixels = torch.randint(0, 256, (1, 3, 12, 8), dtype=torch.uint8)
+    assert torch.equal(resized(pixels, (12, 8)), pixels.float())
+    smaller = resized(pixels, (6, 8)).double()
+    expected = nn.functional.interpolate(pixels.double(), (6, 8), mode="bicubic", antialias=True).clamp(0, 255)
+    torch.testing.assert_close(smaller, expected, rtol=0, atol=1e-3)
