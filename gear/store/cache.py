@@ -1,8 +1,7 @@
-"""The cache folder, and how a file gets there: whole, or not at all."""
+"""The cache folder: where it is, what it has room for, what to do where it cannot be written."""
 
 import errno
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from gear.store.whole import beside
+
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}  # the last two: a file, not a folder
 ADVICE = "Free some space, or set GEAR_CACHE to a folder on a larger disk."
 STALE = 24 * 3600.0  # seconds after which a partial file is taken for the remains of a process that was killed
 
@@ -50,31 +51,20 @@ def require_space(path: Path, size: int) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file beside `path` that takes its place when the block ends, and is removed if the block fails.
+    """Opens a file that takes the place of `path` when the block ends, and is removed if the block fails.
 
-    Raises `CacheError` where the folder cannot be written or the disk is full; nothing half-written stays.
+    Raises `CacheError` where the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    for old in path.parent.glob(".*.partial"):
+        if time.time() - old.stat().st_mtime > STALE:
+            old.unlink(missing_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob(".*.partial"):
-            if time.time() - old.stat().st_mtime > STALE:
-                old.unlink(missing_ok=True)
-        handle = partial.open("x+b")
-    except OSError as error:
-        raise _explained(error, path) from error
-    try:
-        with handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())  # a crash of the machine must not leave the new name on unwritten blocks
-        partial.replace(path)
+        with beside(path) as partial, partial.open("x+b") as file:
+            yield file
     except OSError as error:
         if error.errno in FULL | REFUSED and not isinstance(error, CacheError):
             raise _explained(error, path) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _explained(error: OSError, path: Path) -> CacheError:

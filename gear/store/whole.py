@@ -1,7 +1,7 @@
 """A file that is whole or not there: written beside its name, synced, renamed."""
 
-import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,16 +25,21 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
+    """`beside`, raising `WriteError` for any OSError."""
+    with explained(path), beside(path) as partial:
+        yield partial
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to. It takes the place of `path` when the block ends, and is removed if it fails,
-    by Ctrl-C too; whatever was at `path` is there until then. Its folder is made. Raises `WriteError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    by Ctrl-C too; whatever was at `path` is there until then. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())  # a crash of the machine must not leave the new name on unwritten blocks
-            os.replace(temporary, path)
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # a crash of the machine must not leave the new name on unwritten blocks
+        partial.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # it is gone if all went well
-            temporary.unlink()
+        partial.unlink(missing_ok=True)
