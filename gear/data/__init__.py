@@ -1,7 +1,11 @@
-"""Images of one size as uint8, prepared once: the built-in emoji, CIFAR-10, or a folder."""
+"""Images and their labels, three ways.
+
+`load`: the built-in emoji, CIFAR-10 or a folder, prepared once as uint8 squares. `streaming`: files that are decoded at
+each visit, for random crops and sets too large to prepare. `shards`: the tokens of images that were encoded before.
+"""
 
 from gear.data.images import DataError, Images, Split
-from gear.data.loading import NAMED, load, load_cifar10_test
+from gear.data.loading import load, load_cifar10_test
 from gear.data.order import batch_indices
 
-__all__ = ["NAMED", "DataError", "Images", "Split", "batch_indices", "load", "load_cifar10_test"]
+__all__ = ["DataError", "Images", "Split", "batch_indices", "load", "load_cifar10_test"]

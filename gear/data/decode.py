@@ -1,4 +1,4 @@
-"""One image file to one R x R array: any size, any colour space, upright, cropped to the middle square."""
+"""One image file as upright RGB, whatever its size and colour space, and as R x R pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,6 +8,8 @@ from threading import Lock
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+from gear.data.crop import Interpolation, square
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the suffix says; none that calls another program
@@ -43,40 +45,40 @@ def any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def decode(path: Path, resolution: int) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
-    """The largest square in the middle, resized to R = `resolution` (antialiased bicubic), RGB.
+def decode(
+    path: Path, resolution: int, interpolation: Interpolation = "bicubic"
+) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
+    """The square in the middle at R = `resolution`. Raises `Skip`."""
+    with opened(path, resolution) as image:
+        return square(image, resolution, interpolation)
 
-    Transparency is laid on white, animations give their first frame, EXIF orientation is applied. Raises `Skip`.
+
+@contextmanager
+def opened(path: Path, resolution: int) -> Iterator[Image.Image]:
+    """The image in RGB, decoded in full size (JPEG's quick decoding at 1/2 would change every number), to be brought
+    to `resolution` within the block.
+
+    Transparency is laid on white, animations give their first frame, EXIF orientation is applied. Raises `Skip`, also
+    for what goes wrong within the block.
     """
     try:
         with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            if min(image.size) < SMALLEST:
+            short, long = sorted(image.size)
+            if short < SMALLEST:
                 raise Skip(f"smaller than {SMALLEST} pixels")
-            if image.width * image.height > LARGEST:
+            if max(short * long, resolution * resolution * long // short) > LARGEST:  # as it is, or resized
                 raise Skip(f"larger than {LARGEST // 1_000_000} million pixels")
-            image.draft(None, (2 * resolution, 2 * resolution))  # JPEG only: decodes at 1/2, 1/4 or 1/8 where enough
-            with _one_at_a_time if image.width * image.height > HEAVY else nullcontext():
+            with _one_at_a_time if short * long > HEAVY else nullcontext():
                 image.load()
-                return square(_rgb(image), resolution, UPRIGHT.get(_orientation(image)))
+                turn = UPRIGHT.get(_orientation(image))
+                rgb = _rgb(image)
+                yield rgb if turn is None else rgb.transpose(turn)
     except Skip:
         raise
     except (PermissionError, FileNotFoundError) as error:
         raise Skip("not readable") from error
     except Exception as error:  # decoders meet damage with nearly any exception
         raise Skip("broken") from error
-
-
-def square(
-    image: Image.Image, resolution: int, turn: Image.Transpose | None = None
-) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
-    """The middle square of an RGB image at R = `resolution` (antialiased bicubic), then turned."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    small = image.resize((resolution, resolution), Image.Resampling.BICUBIC, box=box)
-    if turn is not None:
-        small = small.transpose(turn)  # a middle square turns into the middle square
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,40 +1,67 @@
-"""A folder of images, listed: class folders, or one flat folder that is one class."""
+"""A folder of images, listed: class folders, or one flat folder that is one class.
+
+1.28 million names are listed in seconds, without a look into any file, so a listing is made anew at every start: one
+that was kept could be out of date.
+"""
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int64
+
+from gear.data.classes import class_list
 from gear.data.decode import SUFFIXES
-from gear.data.images import DataError
+from gear.data.images import DataError, Split, count, describe, held_out
 
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # photographs that need other decoders
 
 
-@dataclass(frozen=True)
-class File:
-    path: Path
-    name: str  # relative to the folder, with /
-    label: int
-    size: int  # bytes
-    changed: int  # ns
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Listing:
+    """N image files, none of them opened yet."""
+
     folder: Path  # resolved
     classes: tuple[str, ...]
-    files: tuple[File, ...]
+    names: tuple[str, ...]  # relative to the folder, with /
+    labels: Int64[np.ndarray, "N"]  # indices into `classes`
     problems: tuple[tuple[str, str], ...]  # (reason, name) of what is left out unopened
     others: dict[str, int]  # suffix -> how many files that are no images by their suffix
 
+    def __len__(self) -> int:
+        return len(self.names)
 
-def scan(path: Path) -> Listing:
-    """All images below `path`, hidden files and folders aside.
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> how many were left out unopened."""
+        return count(self.problems)[0]
 
-    Sub-folders that hold images are classes, in the order of their names; images beside class folders are left out.
+    def report(self) -> str:
+        """As `Images.report`; files are opened later, so broken ones are not among them."""
+        return f"Left out: {describe(*count(self.problems))}." if self.problems else ""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names without their suffixes: a.png and a.jpg are held to be one picture."""
+        return tuple(name.rpartition(".")[0] for name in self.names)
+
+    def split(self, holdout: float) -> "Split[Listing]":
+        """As `Images.split`: the same images are held out of a folder whether it is prepared or streamed."""
+        out = held_out(self.groups, holdout)
+        return Split(train=self.rows(np.flatnonzero(~out).tolist()), held_out=self.rows(np.flatnonzero(out).tolist()))
+
+    def rows(self, index: list[int]) -> "Listing":
+        return replace(self, names=tuple(self.names[i] for i in index), labels=self.labels[index])
+
+
+def scan(path: Path, classes: str = "folders") -> Listing:
+    """All images below `path` in the order of their names, hidden files and folders aside.
+
+    Sub-folders that hold images are classes, labelled as `class_list` says; images beside class folders are left out.
     Without such sub-folders the folder is one class. Links are followed, each folder once. Raises `DataError`.
     """
     folder = path.expanduser()
@@ -43,19 +70,19 @@ def scan(path: Path) -> Listing:
     if not folder.is_dir():
         raise DataError(f"{path} is a file; data.path must be a folder of images. An archive has to be unpacked first.")
     walk = _Walk(folder.resolve())
-    tops = sorted({name.split("/")[0] for name, _, _ in walk.found if "/" in name})
+    top = [name.partition("/")[0] if "/" in name else "" for name in walk.found]
+    tops = sorted({*top} - {""})
     if len(PARTS.intersection(t.lower() for t in tops)) > 1:
         parts = " and ".join(tops)
         raise DataError(f"{path} holds {parts}: parts of a data set, not classes. Give one, such as {path / tops[0]}.")
-    label = {top: i for i, top in enumerate(tops)}
-    files, problems = [], list(walk.problems)
-    for name, size, changed in walk.found:
-        top = name.split("/")[0]
-        if tops and "/" not in name:
-            problems.append(("beside the class folders", name))
-            continue
-        files.append(File(walk.root / name, name, label.get(top, 0) if tops else 0, size, changed))
-    return Listing(walk.root, tuple(tops) or (walk.root.name,), tuple(files), tuple(problems), dict(walk.others))
+    names, problems = walk.found, walk.problems
+    if tops:
+        problems += [("beside the class folders", name) for name, t in zip(names, top, strict=True) if not t]
+        names = [name for name, t in zip(names, top, strict=True) if t]
+    listed = class_list(classes, tops) or (walk.root.name,)
+    number = {name: label for label, name in enumerate(listed)}
+    labels = np.array([number[t] for t in top if t] if tops else [0] * len(names), dtype=np.int64)
+    return Listing(walk.root, listed, tuple(names), labels, tuple(problems), dict(walk.others))
 
 
 class _Walk:
@@ -63,15 +90,15 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.found: list[tuple[str, int, int]] = []  # name, size, changed
+        self.found: list[str] = []
         self.problems: list[tuple[str, str]] = []
         self.others: Counter[str] = Counter()
         self.seen: set[tuple[int, int]] = set()
-        self._visit(root, "")
+        self._visit(str(root), "")
 
-    def _visit(self, folder: Path, prefix: str) -> None:
+    def _visit(self, folder: str, prefix: str) -> None:
         try:
-            at = folder.stat()
+            at = os.stat(folder)
             if (at.st_dev, at.st_ino) in self.seen:  # a link that leads back
                 return
             self.seen.add((at.st_dev, at.st_ino))
@@ -87,15 +114,14 @@ class _Walk:
     def _take(self, entry: os.DirEntry[str], name: str) -> None:
         try:
             if entry.is_dir():
-                return self._visit(Path(entry.path), name + "/")
+                return self._visit(entry.path, name + "/")
             suffix = os.path.splitext(entry.name)[1].lower()
             if suffix in UNREAD:
                 self.problems.append((f"{suffix}, a format that is not read", name))
             elif suffix not in SUFFIXES:
                 self.others[suffix or "no suffix"] += 1
-            elif entry.is_file():
-                at = entry.stat()
-                self.found.append((name, at.st_size, at.st_mtime_ns))
+            elif entry.is_file():  # of a link asks where it leads; else costs nothing
+                self.found.append(name)
             else:  # a link to nothing, a pipe, a socket
                 self.problems.append(("not readable", name))
         except OSError:

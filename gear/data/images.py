@@ -1,10 +1,14 @@
 """A data set in memory, or mapped into it: images of one size as uint8, so that training never decodes."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
+
+EXAMPLES = 3  # names given for each reason to leave images out
 
 
 class DataError(ValueError):
@@ -30,20 +34,9 @@ class Images:
     def __repr__(self) -> str:
         return f"Images({len(self)} of {self.pixels.shape[-1]} px in {len(self.classes)} classes)"
 
-    def split(self, holdout: float) -> "Split":
-        """Holds out about the share `holdout` in [0, 1) of the groups.
-
-        Whether an image is held out depends on its group's name and `holdout` alone: not on its place, nor on what
-        other images there are. At least one group is held out and one is not, where `holdout` > 0 and there are two.
-        Images in the order of `position` are not copied. Raises ValueError for another `holdout`.
-        """
-        if not 0 <= holdout < 1:
-            raise ValueError(f"holdout must be in [0, 1); it is {holdout}.")
-        at = {group: position(group) for group in set(self.groups)}
-        limit = holdout
-        if holdout > 0 and at:
-            limit = min(max(limit, np.nextafter(min(at.values()), 1)), max(at.values()))
-        out = np.array([at[group] < limit for group in self.groups], dtype=bool)
+    def split(self, holdout: float) -> "Split[Images]":
+        """Holds out what `held_out` says. Images in the order of `position` are not copied."""
+        out = held_out(self.groups, holdout)
         return Split(train=self._rows(~out), held_out=self._rows(out))
 
     def report(self) -> str:
@@ -66,16 +59,42 @@ class Images:
         )
 
 
+Part = TypeVar("Part")
+
+
 @dataclass(frozen=True)
-class Split:
-    train: Images
-    held_out: Images
+class Split(Generic[Part]):
+    train: Part
+    held_out: Part
+
+
+def held_out(groups: Sequence[str], holdout: float) -> Bool[np.ndarray, "N"]:
+    """Which images, given by the group of each, are never trained on: about a share `holdout` in [0, 1) of all groups.
+
+    It depends on a group's name and `holdout` alone: not on its place, nor on what other images there are. At least one
+    group is held out and one is not, where `holdout` > 0 and there are two. Raises ValueError for another `holdout`.
+    """
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout must be in [0, 1); it is {holdout}.")
+    if holdout == 0 or not groups:
+        return np.zeros(len(groups), dtype=bool)
+    at = {group: position(group) for group in set(groups)}
+    limit = min(max(holdout, np.nextafter(min(at.values()), 1)), max(at.values()))
+    return np.array([at[group] < limit for group in groups], dtype=bool)
 
 
 def position(group: str) -> float:
     """A fixed place in [0, 1) for a group's name: held-out images are those whose place lies below `holdout`."""
     digest = hashlib.blake2b(group.encode("utf-8", "surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48
+
+
+def count(problems: Iterable[tuple[str, str]]) -> tuple[dict[str, int], dict[str, tuple[str, ...]]]:
+    """Pairs of a reason and a name as: reason -> how many, and reason -> the first names."""
+    names: dict[str, list[str]] = {}
+    for reason, name in problems:
+        names.setdefault(reason, []).append(name)
+    return {r: len(n) for r, n in names.items()}, {r: tuple(sorted(n)[:EXAMPLES]) for r, n in names.items()}
 
 
 def describe(counts: dict[str, int], examples: dict[str, tuple[str, ...]]) -> str:

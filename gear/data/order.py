@@ -1,9 +1,15 @@
-"""Which images a step sees: a pure function of (seed, step), so that resuming a run needs no state."""
+"""Which images a step sees, and how: a pure function of (seed, step), so that resuming a run needs no state."""
 
+from collections.abc import Container
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int64
+
+from gear.data.images import DataError
+
+ATTEMPTS = 1000  # at an image that is not broken
 
 
 def batch_indices(n: int, batch: int, seed: int, step: int) -> Int64[np.ndarray, "batch"]:
@@ -26,3 +32,47 @@ def _epoch(n: int, seed: int, epoch: int) -> np.ndarray:
     # RandomState and not Generator: NEP 19 freezes its stream, so that a run resumes the same under a newer numpy.
     words = [(value >> shift) & 0xFFFFFFFF for value in (seed, epoch) for shift in (0, 32)]
     return np.random.RandomState(words).permutation(n).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The rows of one step's batch."""
+
+    index: Int64[np.ndarray, "B"]  # of the image
+    view: Int64[np.ndarray, "B"]  # which of its fixed crops; 0 where there is one, or none
+    flipped: Bool[np.ndarray, "B"]
+    place: Float64[np.ndarray, "B 2"]  # uniform in [0, 1): where a fresh crop lies
+
+
+def draw(
+    n: int,
+    batch: int,
+    seed: int,
+    step: int,
+    *,
+    views: int | None = 1,
+    flip: bool = False,
+    broken: Container[int] = frozenset(),
+) -> Draw:
+    """`batch_indices` with a view of each image, and half of them flipped if `flip`.
+
+    An image in `broken` is replaced by another one, a function of (seed, step, row) and of which images are broken; the
+    other rows stay as they are. Codes stored of all views and flips are therefore drawn as the live images are.
+    """
+    index = batch_indices(n, batch, seed, step)
+    for row, i in enumerate(index.tolist()):
+        if i in broken:
+            index[row] = _another(broken, n, seed, step, row)
+    random = np.random.default_rng((seed, step, 1))
+    flipped = random.random(batch) < 0.5 * flip
+    place, view = random.random((batch, 2)), random.random(batch)
+    return Draw(index, (view * (views or 1)).astype(np.int64), flipped, place)
+
+
+def _another(broken: Container[int], n: int, seed: int, step: int, row: int) -> int:
+    random = np.random.default_rng((seed, step, 2, row))
+    for _ in range(ATTEMPTS):
+        i = int(random.random() * n)
+        if i not in broken:
+            return i
+    raise DataError(f"{ATTEMPTS} images drawn one after the other are all broken: look at the files of data.path.")

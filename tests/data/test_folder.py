@@ -1,9 +1,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gear.data import DataError
+from gear.data import DataError, Images
 from gear.data.folder import Listing, scan
 
 
@@ -14,7 +15,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def found(listing: Listing) -> dict[str, str]:
-    return {file.name: listing.classes[file.label] for file in listing.files}
+    return {name: listing.classes[label] for name, label in zip(listing.names, listing.labels, strict=True)}
 
 
 def test_class_folders_with_folders_in_them(tmp_path):
@@ -38,6 +39,9 @@ def test_images_beside_class_folders_are_named(tmp_path):
     listing = scan(tmp_path)
     assert found(listing) == {"cat/a.png": "cat"}
     assert listing.problems == (("beside the class folders", "loose.png"),)
+    assert listing.skipped == {"beside the class folders": 1}
+    assert listing.report() == "Left out: 1 beside the class folders (loose.png)."
+    assert scan(tmp_path / "cat").report() == ""
 
 
 def test_hidden_files_and_folders_are_ignored(tmp_path):
@@ -87,3 +91,27 @@ def test_no_such_folder(tmp_path):
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"is a file; .* unpacked first"):
         scan(tmp_path / "data.zip")
+
+
+def test_labels_of_a_list_do_not_depend_on_the_folders_that_are_there(tmp_path):
+    (tmp_path / "list.txt").write_text("zebra\ncat\nant\n")
+    touch(tmp_path / "data", "zebra/1.png", "ant/2.png", "ant/3.png")
+    listing = scan(tmp_path / "data", str(tmp_path / "list.txt"))
+    assert listing.classes == ("zebra", "cat", "ant")
+    assert listing.names == ("ant/2.png", "ant/3.png", "zebra/1.png")
+    assert listing.labels.tolist() == [2, 2, 0]
+    with pytest.raises(DataError, match="lie in no class folders"):
+        scan(tmp_path / "data" / "ant", "imagenet")
+
+
+def test_a_listing_is_split_as_prepared_images_are(tmp_path):
+    touch(tmp_path, *(f"{'cat' if i % 3 else 'dog'}/{i}.png" for i in range(60)), "cat/1.jpg", "dog/3.jpg")
+    listing = scan(tmp_path)
+    pixels = np.zeros((len(listing), 3, 1, 1), np.uint8)
+    images = Images(pixels, listing.labels, listing.classes, listing.names, listing.groups).split(0.3)
+    split = listing.split(0.3)
+    assert split.train.names == images.train.names
+    assert split.held_out.names == images.held_out.names
+    assert split.held_out.labels.tolist() == images.held_out.labels.tolist()
+    assert 5 < len(split.held_out) < 30
+    assert not set(split.train.groups) & set(split.held_out.groups)

@@ -2,13 +2,15 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gear.data import DataError, load, loading
+from gear.data import DataError, builtin, load, loading
+from gear.data.crop import Interpolation
 from gear.data.decode import decode
 from gear.data.images import position
 
@@ -56,6 +58,26 @@ def test_pixels_equal_decoding_each_file(images_folder):
         assert np.array_equal(pixels, decode(images_folder / name, 24))
 
 
+def test_the_filter_is_part_of_what_is_kept(images_folder, decodings):
+    bilinear = load(str(images_folder), 24, interpolation="bilinear")
+    bicubic = load(str(images_folder), 24)
+    for pixels, name in zip(bilinear.pixels, bilinear.names, strict=True):
+        assert np.array_equal(pixels, decode(images_folder / name, 24, "bilinear"))
+    assert not np.array_equal(bilinear.pixels, bicubic.pixels)
+    assert len(decodings) == 16
+    load(str(images_folder), 24, interpolation="bilinear")
+    assert len(decodings) == 16
+
+
+def test_labels_of_a_list_survive_classes_without_images(folder, tmp_path):
+    (tmp_path / "list.txt").write_text("bird\nwolf\ndog\ncat\n")
+    images = load(str(folder), 16, classes=str(tmp_path / "list.txt"))
+    assert images.classes == ("bird", "wolf", "dog", "cat")
+    assert {images.classes[label] for label in images.labels} == {"cat", "dog"}
+    for label, name in zip(images.labels, images.names, strict=True):
+        assert images.classes[label] == Path(name).parent.name
+
+
 def test_a_flat_folder(folder):
     for i in range(6, 10):
         shutil.move(folder / "dog" / f"{i}.png", folder / "cat")
@@ -83,9 +105,9 @@ def decodings(monkeypatch) -> list[str]:
     """The names of all files that were decoded."""
     seen: list[str] = []
 
-    def counted(path: Path, resolution: int) -> np.ndarray:
+    def counted(path: Path, resolution: int, interpolation: Interpolation) -> np.ndarray:
         seen.append(path.name)
-        return decode(path, resolution)
+        return decode(path, resolution, interpolation)
 
     monkeypatch.setattr(loading, "decode", counted)
     return seen
@@ -188,17 +210,25 @@ def test_names_that_are_not_text(tmp_path):
     images.report().encode()
 
 
-def test_enlarging_is_said(caplog):
+@pytest.fixture
+def few_emoji(monkeypatch) -> None:
+    """So that the built-in images are resized at once."""
+    whole = builtin.images()
+    few = replace(whole, pixels=whole.pixels[:20], labels=whole.labels[:20], names=whole.names[:20])
+    monkeypatch.setattr(builtin, "images", lambda: few)
+
+
+def test_enlarging_is_said(caplog, few_emoji):
     with caplog.at_level(logging.WARNING, logger="gear"):
-        assert load("builtin", 32).pixels.shape == (3010, 3, 32, 32)
+        assert load("builtin", 32).pixels.shape == (20, 3, 32, 32)
         assert caplog.text == ""
         load("builtin", 80)
     assert "The images of builtin are 64 px; they are enlarged to 80 px." in caplog.text
 
 
-def test_large_resized_sets_are_mapped(monkeypatch, own_cache):
+def test_large_resized_sets_are_mapped(monkeypatch, own_cache, few_emoji):
     monkeypatch.setattr(loading, "IN_MEMORY", 0)
     first, second = load("builtin", 8), load("builtin", 8)
     assert isinstance(second.pixels, np.memmap)
     assert np.array_equal(first.pixels, second.pixels)
-    assert [p.name for p in own_cache.rglob("*.npy")] == ["builtin-8.npy"]
+    assert [p.name for p in own_cache.rglob("*.npy")] == ["builtin-8-bicubic.npy"]
