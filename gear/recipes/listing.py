@@ -1,0 +1,54 @@
+"""What `gear recipes` prints: all recipes in groups, one to a table of the paper, in columns that fit 80 characters."""
+
+from dataclasses import dataclass
+
+from gear.recipes.registry import GROUP, GROUPS, RECIPES, ROWS, run_of
+
+HEADER = ("recipe", "what", "steps", "gFID")
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    what: str  # one sentence
+    run: str  # the recipe that trains the same run; `name` itself if it is the first
+    steps: int
+    gfid: float | None  # the paper's, without guidance where the table has both
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As text, for the columns of `HEADER`; gFID to two places."""
+        what = self.what if self.run == self.name else f"{self.what} = {self.run}"
+        return self.name, what, _rounded(self.steps), "" if self.gfid is None else f"{self.gfid:.2f}"
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    entries: tuple[Entry, ...]
+
+
+def groups(table: int | None = None) -> list[Group]:
+    """All recipes, or those of one table. Raises ValueError for a table that has none."""
+    if table is not None and table not in GROUPS:
+        tables = ", ".join(str(key) for key in sorted(key for key in GROUPS if isinstance(key, int)))
+        raise ValueError(f"no recipe belongs to Table {table}; the tables that have recipes are {tables}.")
+    return [
+        Group(title, tuple(_entry(name) for name, key in GROUP.items() if key == group))
+        for group, title in GROUPS.items()
+        if table in (None, group)
+    ]
+
+
+def _entry(name: str) -> Entry:
+    function, row = RECIPES[name], ROWS.get(name)
+    gfid = next((scores.gfid for scores in row.generated.values()), None) if row else None
+    what = (function.__doc__ or "").partition("\n")[0].removesuffix(".")
+    return Entry(name, what, run_of(name), function().steps, gfid)
+
+
+def _rounded(steps: int) -> str:
+    for unit, sign in ((1_000_000, "M"), (1000, "k")):
+        if steps >= unit:
+            return f"{steps / unit:.3g}{sign}"
+    return str(steps)

@@ -1,0 +1,171 @@
+"""Every recipe by its name on the command line, and what the paper measured for those that are rows of its tables.
+
+A recipe is a function that returns a whole `Config`. The decorators below put it in `RECIPES`, under its own name with
+dashes (and a point between two digits: `table05_tau_0_5` is table05-tau-0.5), and complete its docstring with the
+command, the paper's numbers and the cost, so that what is read and what is counted cannot differ.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, replace
+from inspect import cleandoc
+from typing import Literal
+
+from gear.config import NAMED, Config, Sampling
+
+IMAGENET_IMAGES = 1_281_167  # to train on
+IMAGENET = "imagenet/train"  # where recipes look for them
+PUBLISHED = {  # the authors' own files of what a recipe trains, by their names in `gear fetch`
+    "runs/warmup-vq": "warmup-vq-16",
+    "runs/warmup-lfq": "warmup-lfq-16",
+    "runs/warmup-ibq": "warmup-ibq-16",
+    "runs/gear-l": "gear-vq-16",  # which size it is of, its PSNR 20.78 and rFID 1.64 tell (Table 9)
+}
+
+Recipe = Callable[[], Config]
+Scores = tuple[float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What 50,000 generated images score by the ADM protocol."""
+
+    gfid: float
+    sfid: float
+    inception: float  # the Inception Score
+    precision: float
+    recall: float
+
+    def __str__(self) -> str:
+        names = ("gFID", "sFID", "IS", "precision", "recall")
+        return ", ".join(f"{name} {value:g}" for name, value in zip(names, astuple(self), strict=True))
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The tokenizer's reconstructions of the ImageNet validation set."""
+
+    psnr: float  # dB
+    ssim: float
+    rfid: float
+
+    def __str__(self) -> str:
+        return f"PSNR {self.psnr:g}, SSIM {self.ssim:g}, rFID {self.rfid:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table of the paper."""
+
+    table: int
+    label: str  # its first cells
+    generated: Mapping[float, Generated]  # by the scale of classifier-free guidance; 1 is none
+    rebuilt: Rebuilt | None  # None where the table does not say
+
+
+GROUPS = {  # in the order of `gear recipes`; a number is a table's
+    "start": "To start with",
+    "own": "Your own images, small machines",
+    18: "Warm-ups (Table 18)",
+    9: "Model size (Table 9)",
+    1: "Long runs on ImageNet (Table 1)",
+    5: "Guidance temperature (Table 5)",
+    6: "Alignment coefficient (Table 6)",
+    7: "Components (Table 7)",
+    8: "Tokenizers (Table 8)",
+    10: "Representation encoder (Table 10)",
+    11: "Alignment depth (Table 11)",
+    12: "Tokenizer initialisation (Table 12)",
+    13: "Resolution (Table 13)",
+    14: "Guidance scale in sampling (Table 14)",
+    "beside": "Beside the tables",
+}
+RECIPES: dict[str, Recipe] = {}
+ROWS: dict[str, Row] = {}  # of the recipes that are rows
+GROUP: dict[str, int | str] = {}  # where a recipe is listed, a key of GROUPS
+_RUN: dict[str, str] = {}  # the recipe that first asks for the same run
+
+
+def recipe(group: Literal["start", "own", "beside"]) -> Callable[[Recipe], Recipe]:
+    """Registers a recipe that is no row of a table."""
+    return lambda function: _register(function, group)
+
+
+def row(
+    table: int, label: str, generated: Mapping[float, Scores], rebuilt: tuple[float, float, float] | None = None
+) -> Callable[[Recipe], Recipe]:
+    """Registers the recipe of a row, with the row's numbers in the order of the table's columns."""
+    scores = {scale: Generated(*values) for scale, values in generated.items()}
+    found = Row(table, label, scores, None if rebuilt is None else Rebuilt(*rebuilt))
+    return lambda function: _register(function, table, found)
+
+
+def complete() -> None:
+    """Finds the recipes that ask for the same run and completes the docstrings, once all recipes are there."""
+    first: dict[Config, str] = {}
+    for name, function in RECIPES.items():
+        _RUN[name] = first.setdefault(replace(function(), sampling=Sampling()), name)
+        function.__doc__ = _documented(name, function, ROWS.get(name))
+
+
+def run_of(name: str) -> str:
+    """The recipe that a run is trained by: the first that differs from `name` in its sampling at most."""
+    return _RUN[name]
+
+
+def same_as(name: str) -> list[str]:
+    """The other recipes that train the same run as `name`, whatever they sample it with."""
+    return [other for other, run in _RUN.items() if other != name and run == _RUN[name]]
+
+
+def _register(function: Recipe, group: int | str, found: Row | None = None) -> Recipe:
+    name = re.sub(r"(?<=\d)_(?=\d)", ".", function.__name__).replace("_", "-")
+    if name in RECIPES:
+        raise ValueError(f"there are two recipes called {name}.")
+    RECIPES[name], GROUP[name] = function, group
+    if found is not None:
+        ROWS[name] = found
+    return function
+
+
+def _documented(name: str, function: Recipe, found: Row | None) -> str:
+    """What is written, then one point for each thing to know. No line but the first begins with a letter: tyro, which
+    prints this as help, would join it to the line before."""
+    config, run = function(), run_of(name)
+    points = [f"Command: `gear train {name}`{_images(config)}."]
+    for init in (config.tokenizer.init, config.generator.init):
+        if init is not None and init.startswith("runs/"):
+            points += [f"First: `gear train {init.removeprefix('runs/')}`{_published(init)}."]
+    if run != name:
+        points += [f"The same run as {run}{_sampled(config, run)}: no need to train it again."]
+    points += [f"Cost: {_cost(config)}; `gear plan {name}` says the GPU hours and the memory."]
+    if found is not None:
+        points += [f"Paper, Table {found.table}, {found.label}:", *_paper(found)]
+    lines = [point if point.startswith(" ") else f"- {point}" for point in points]
+    return "\n\n".join((cleandoc(function.__doc__ or ""), "\n".join(lines)))
+
+
+def _images(config: Config) -> str:
+    path = config.data.path
+    return "" if path in NAMED else f"; images: {path}, or --data.path FOLDER"
+
+
+def _published(init: str) -> str:
+    return f", or the authors' own: --tokenizer.init {PUBLISHED[init]}" if init in PUBLISHED else ""
+
+
+def _sampled(config: Config, run: str) -> str:
+    scale = config.sampling.cfg_scale
+    same = scale == RECIPES[run]().sampling.cfg_scale
+    return "" if same else f", sampled with `gear sample runs/{run} --cfg-scale {scale}`"
+
+
+def _cost(config: Config) -> str:
+    epochs = f", {config.steps * config.batch / IMAGENET_IMAGES:.1f} epochs" if config.data.path == IMAGENET else ""
+    return f"{config.steps:,} steps of {config.batch} images{epochs}"
+
+
+def _paper(found: Row) -> list[str]:
+    how = {scale: f"with guidance {scale:g}" if scale != 1 else "without guidance" for scale in found.generated}
+    lines = [f"  {how[scale]}: {scores}" for scale, scores in found.generated.items()]
+    return lines + ([f"  reconstruction: {found.rebuilt}"] if found.rebuilt else [])
