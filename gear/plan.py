@@ -1,0 +1,239 @@
+"""`gear plan`: what a run costs, counted on the very step it would run, without data, weights or memory for them.
+
+The step runs on tensors that have a shape but no contents (torch's FakeTensorMode), with torch's own counter of
+floating-point operations and a count of the bytes that are alive. So there is no formula that could differ from the
+code. Matrix products, convolutions and attention are counted; of a step on a GPU they are nearly all.
+"""
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from gear import assignment, build
+from gear.config import Config, ConfigError, Frozen, Warmup, grid
+from gear.config_check import check
+from gear.step import Batch, Encoded
+from gear.targets import Target
+from gear.update import Trained
+
+CLASSES = 1000  # ImageNet's, where the configuration leaves them to the data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    rows: images a step on each GPU. tokens: hard indices a step, over all GPUs. steps: of the whole run.
+    parameters: of each part.
+    flops: floating-point operations of a step over all GPUs, a multiplication and an addition counted as two, by part.
+    static: bytes on each GPU between two steps: weights, averages, optimiser states.
+    peak: the most bytes alive in a step, static ones included; the allocator and the libraries take some more.
+    """
+
+    world: int
+    rows: int
+    tokens: int
+    steps: int
+    parameters: dict[str, int]
+    flops: dict[str, float]
+    static: int
+    peak: int
+
+    def hours(self, tflops: float, mfu: float) -> float:
+        """Of the whole run, on GPUs that can do `tflops` 10^12 operations a second and reach the share `mfu` of it."""
+        return self.steps * sum(self.flops.values()) / (tflops * 1e12 * mfu * self.world) / 3600
+
+
+def plan(config: Config, world: int = 1) -> Plan:
+    """Counts a step of `config` in data-parallel training on `world` GPUs, each of which holds all weights.
+
+    Raises `ConfigError` for an impossible configuration, or if `world` does not divide the batch.
+    """
+    check(config)
+    if world < 1 or config.batch % world:
+        raise ConfigError(f"batch = {config.batch} must be a multiple of the number of GPUs, which is {world}.")
+    rows, side = config.batch // world, (grid(config), grid(config))
+    made = build.unloaded_targets(config)
+    with _shapes_only():
+        targets = [_contentless(target) for target in made]
+        whole = _step(config, targets, rows)
+        flops = {"step": whole.flops}
+        if not isinstance(config.stage, Warmup) and config.data.codes is None:
+            flops["tokenizer"] = _tokenizer_flops(config, rows)
+            flops = {"tokenizer": flops["tokenizer"], "generator": whole.flops - flops["tokenizer"]}
+        else:
+            flops = {"tokenizer" if isinstance(config.stage, Warmup) else "generator": whole.flops}
+        with _counter() as looking:
+            for target in targets:
+                target.features(torch.empty(rows, 3, *_size(config), dtype=torch.uint8), side)
+        if targets:
+            flops["targets"] = looking.get_total_flops()
+        parameters = whole.parameters | {target.name: _count(target) for target in targets}
+        looking_on = sum(t.nbytes for target in targets for t in _tensors(target))
+    return Plan(
+        world=world,
+        rows=rows,
+        tokens=config.batch * side[0] * side[1],
+        steps=config.steps,
+        parameters=parameters,
+        flops={part: float(world * value) for part, value in flops.items()},
+        static=whole.static + looking_on,
+        peak=whole.peak + looking_on,
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    flops: int
+    static: int
+    peak: int
+    parameters: dict[str, int]
+
+
+def _step(config: Config, targets: Iterable[Target], rows: int) -> _Counted:
+    dims, cpu = {target.name: target.channels for target in targets}, torch.device("cpu")
+    training = build.training(config, config.generator.classes or CLASSES, dims, cpu, loaded=False)
+    batch = _batch(config, rows, dims)
+    for group in training.groups:
+        _make_moments(group)
+    kept = [t for group in training.groups for t in _tensors(group)] + _tensors(batch)
+    kept += [t for module in training.fixed for t in _tensors(module)]
+    alive, autocast = _Alive(kept), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16")
+    with _counter() as counter, alive, autocast:
+        training.step(batch)
+    parameters = {group.name: _count(group.module) for group in training.groups}
+    return _Counted(counter.get_total_flops(), alive.at_first, alive.peak, parameters)
+
+
+def _tokenizer_flops(config: Config, rows: int) -> int:
+    """Of the step without its generator: a warm-up's, or, if the tokenizer is frozen, of encoding."""
+    if not isinstance(config.stage, Frozen):
+        return _step(replace(config, stage=Warmup()), (), rows).flops
+    net, x = build.tokenizer(config), torch.empty(rows, 3, *_size(config))
+    with _counter() as counter:
+        net.encode(x)
+    return counter.get_total_flops()
+
+
+def _contentless(target: Target) -> Target:
+    """The encoder, made on the meta device, with tensors of the mode that is on. timm's constructors want real ones."""
+    assert isinstance(target, nn.Module)
+    for module in target.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=False)
+        for name, b in module._buffers.items():
+            if b is not None:
+                module._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
+    return target
+
+
+def _batch(config: Config, rows: int, dims: dict[str, int]) -> Batch | Encoded:
+    c, tokens = torch.zeros(rows, dtype=torch.long), grid(config) ** 2
+    f = {name: torch.empty(rows, tokens, width) for name, width in dims.items()}
+    if config.data.codes is not None:
+        return Encoded(torch.zeros(rows, tokens, dtype=torch.long), c, f)
+    return Batch(torch.empty(rows, 3, *_size(config)), c, f)
+
+
+def _size(config: Config) -> tuple[int, int]:
+    return config.data.resolution, config.data.resolution
+
+
+def _make_moments(group: Trained) -> None:
+    """AdamW's, which it would make in its first step. The step itself, some ten operations on every parameter, is left
+    out: it takes longest to trace, needs no memory where it is fused, and its FLOPs are nothing beside the rest."""
+    setattr(group.optimizer, "step", lambda *_: None)  # noqa: B010  (a method, which types do not let be replaced)
+    for p in group.module.parameters():
+        if p.requires_grad:
+            group.optimizer.state[p] = {"exp_avg": torch.empty_like(p), "exp_avg_sq": torch.empty_like(p)}
+
+
+def _tensors(of: Any) -> list[Tensor]:
+    """Everything that a module, a group with its optimiser, or a batch holds on to."""
+    if isinstance(of, Trained):
+        return [*of.parameters(), *of.buffers(), *tree_leaves([*of.optimizer.state.values()])]
+    if isinstance(of, nn.Module):
+        return [*of.parameters(), *of.buffers()]
+    return [leaf for leaf in tree_leaves([vars(of)]) if isinstance(leaf, Tensor)]
+
+
+def _count(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+class _Alive(TorchDispatchMode):
+    """The bytes of all storages that exist while it is on: `at_first`, now, and at the `peak`."""
+
+    def __init__(self, there: Iterable[Tensor]):
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        for tensor in there:
+            self._see(tensor)
+        self.at_first = self.now
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._see(leaf)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self.known:
+            self.known.add(storage)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, storage.nbytes())
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+class _Shapes(FakeTensorMode):
+    """FakeTensorMode whose tensors can be in a module that is deep-copied, as the average of a model is."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shapes":
+        return self
+
+
+@contextmanager
+def _shapes_only() -> Iterator[None]:
+    """Tensors without contents. `Module.to`, which such tensors do not survive, does nothing: all is on one device.
+
+    The read-outs go over more rows at once, for 60 MiB more, because every block of rows has to be traced.
+    """
+    stay: Callable[..., nn.Module] = lambda module, *_, **__: module  # noqa: E731
+    larger = patch.object(assignment, "BLOCK", 16 * assignment.BLOCK)
+    with _Shapes(), patch.object(nn.Module, "to", stay), larger, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of data_ptr(), which modules ask for when they are copied
+        yield
+
+
+def _counter() -> FlopCounterMode:
+    """torch's, and attention on a CPU, which it leaves out."""
+    aten = torch.ops.aten
+
+    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    def backward(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_backward_flop_count(grad, q, k, v)
+
+    formulas = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=formulas)

@@ -1,0 +1,43 @@
+"""What `gear plan` prints."""
+
+from rich.console import Console
+from rich.table import Table
+
+from gear.config import Config
+from gear.plan import Plan, plan
+
+
+def show(config: Config, gpus: int, tflops: float, mfu: float, console: Console | None = None) -> None:
+    """Counts with `gpus` GPUs, or with one if the batch cannot be shared, and prints it."""
+    console = console or Console()
+    if not (tflops > 0 and 0 < mfu <= 1):
+        raise ValueError(f"--tflops must be above 0 and --mfu in (0, 1]; they are {tflops} and {mfu}.")
+    with console.status("counting one step (some ten seconds) ..."):
+        counted = plan(config, gpus)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in lines(counted, tflops, mfu):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def lines(p: Plan, tflops: float, mfu: float) -> list[tuple[str, str]]:
+    """The table, row by row."""
+    total, images, hours = sum(p.flops.values()), p.rows * p.world, p.hours(tflops, mfu)
+    shared = f" ({p.rows} on each of {p.world} GPUs)" if p.world > 1 else ""
+    return [
+        *((f"parameters, {name}", f"{count:,}") for name, count in p.parameters.items()),
+        ("a step", f"{images} images{shared}, {p.tokens:,} tokens"),
+        *((f"FLOPs a step, {name}", f"{_short(value)} ({value / total:.0%})") for name, value in p.flops.items()),
+        ("FLOPs a step", f"{_short(total)}, {_short(total / images)} an image"),
+        ("a GPU holds", f"{_short(p.static)}B of weights, averages, optimiser states"),
+        ("and at most", f"{_short(p.peak)}B with activations; allocator, libraries: more"),
+        ("the run", f"{p.steps:,} steps, {_short(p.steps * total)} FLOPs"),
+        ("at this speed", f"{tflops:g} TFLOP/s a GPU, of which {mfu:.0%} are reached"),
+        ("it takes", f"{hours:.3g} hours, {hours * p.world:.3g} GPU hours"),
+    ]
+
+
+def _short(value: float | int) -> str:
+    """Three digits and a prefix: 61.7 T."""
+    power = min(max(0, (len(str(int(value))) - 1) // 3), 7)
+    return f"{value / 1000**power:.3g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z')[power]}"

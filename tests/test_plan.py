@@ -1,0 +1,75 @@
+"""What `gear plan` counts is what the step does: the same counters on real tensors."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gear import build, plan, run
+from gear.config import FAMILIES, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
+from gear.planning import lines
+
+CPU = torch.device("cpu")
+STAGES: tuple[Stage, ...] = (Warmup(), Gear(), Gear(readout="straight_through"), Frozen(), Naive())
+
+
+def started(tiny: Config, stage: Stage, trained: object) -> Config:
+    init = str(trained) if isinstance(stage, Frozen) else None
+    return replace(tiny, stage=stage, tokenizer=replace(tiny.tokenizer, init=init))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
+def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained, stage: Stage) -> None:
+    config = started(replace(tiny, generator=replace(tiny.generator, classes=2)), stage, trained)
+    counted = plan.plan(config)
+    fed = run.supply(config, None, CPU)
+    training = build.training(config, 2, fed.dims, CPU)
+    training.step(fed.batches(0))
+    batch = fed.batches(1)
+    kept = [t for part in (*training.groups, batch, *training.fixed) for t in plan._tensors(part)]
+    alive = plan._Alive(kept)
+    with plan._counter() as counter, alive:
+        training.step(batch)
+    assert counted.flops.get("targets", 0) + counter.get_total_flops() == sum(counted.flops.values())
+    for group in training.groups:
+        assert counted.parameters[group.name] == sum(p.numel() for p in group.module.parameters())
+    encoder = 4 * 692_688 + 12 if fed.dims else 0  # EfficientNet-Lite0 up to the map, which the kept features leave out
+    assert counted.static == pytest.approx(alive.at_first + encoder, rel=0.02)
+    assert counted.peak == pytest.approx(alive.peak + encoder, rel=0.05)
+
+
+def test_more_gpus_share_the_batch(tiny: Config) -> None:
+    one, three = plan.plan(tiny), plan.plan(tiny, 3)
+    assert (three.rows, three.tokens, three.static < one.static) == (1, one.tokens, True)
+    assert three.peak < one.peak
+    assert three.parameters == one.parameters
+    assert sum(three.flops.values()) == pytest.approx(sum(one.flops.values()), rel=0.01)
+    assert three.hours(1.0, 0.5) == pytest.approx(one.hours(1.0, 0.5) / 3, rel=0.01)
+    assert one.hours(2.0, 0.25) == pytest.approx(6 * sum(one.flops.values()) / 0.5e12 / 3600)
+    with pytest.raises(ConfigError, match="batch = 3 must be a multiple of the number of GPUs, which is 2"):
+        plan.plan(tiny, 2)
+
+
+def test_stored_codes_leave_only_the_generator(tiny: Config, trained) -> None:
+    live = started(replace(tiny, targets=(Target("efficientnet_lite0"), Target("dinov3-s"))), Frozen(), trained)
+    a, b = plan.plan(live), plan.plan(replace(live, data=replace(live.data, codes="anywhere")))
+    assert a.flops.keys() == {"tokenizer", "generator", "targets"}
+    assert b.flops["generator"] == a.flops["generator"]
+    assert "tokenizer" not in b.flops
+
+
+def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GEAR-B with LFQ-16 and DINOv2-B: numbers that are known otherwise (Table 18, appendix A of LlamaGen)."""
+    monkeypatch.setattr(build, "weights", None)
+    monkeypatch.setattr(build, "sources", None)
+    tokenizer = replace(FAMILIES["LFQ-16"], init="runs/warmup-lfq")
+    config = Config(stage=Frozen(), tokenizer=tokenizer, generator=SIZES["B"], data=Data(path="nowhere"), batch=2)
+    counted = plan.plan(config)
+    assert counted.parameters["tokenizer"] == 115_094_033
+    assert counted.parameters["generator"] == 110_888_448 + 7_344_896  # and the projector
+    assert counted.parameters["dinov2-b"] == pytest.approx(86.6e6, rel=1e-3)
+    matrices = 110_888_448 - 1001 * 768 - 16384 * 768  # embeddings are looked up
+    assert counted.flops["generator"] > 6 * matrices * counted.tokens
+    assert counted.flops["generator"] < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
+    shown = dict(lines(counted, 989.0, 0.4))
+    assert shown["parameters, tokenizer"] == "115,094,033"
