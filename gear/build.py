@@ -4,30 +4,28 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from gear import config as cfg
-from gear import fetch, weights
+from gear import sources, weights
 from gear import step as steps
 from gear.assignment import Assignment
 from gear.config import Config, ConfigError, grid
 from gear.config_json import differences
 from gear.generator import Generator
-from gear.step import Batch, Learner, Step
-from gear.targets import DINOv2, EfficientNetLite0, Target, fit_standardisation
-from gear.tokenizer.backbone import Decoder, Encoder
+from gear.step import Learner, Step
+from gear.store.packages import sha256
+from gear.targets import ENCODERS, SpatiallyNormalised, Target, check_grid, check_layer, fit_standardisation
+from gear.targets.files import without_weights
 from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
-from gear.tokenizer.quantizers import IBQ, LFQ, VQ
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 from gear.update import Trained
-
-BUILTIN = Path(__file__).parent / "pretrained" / "demo_tokenizer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Training:
     """What the loop runs: the groups that move, and the step of the chosen stage."""
 
     groups: tuple[Trained, ...]
-    step: Callable[[Batch], Step]
+    step: Callable[[Any], Step]  # of a `Batch`, or of `Encoded` where `data.codes` is set
+    fixed: tuple[nn.Module, ...] = ()  # what it runs besides, and never moves
 
 
 def device(config: Config) -> torch.device:
@@ -48,116 +47,107 @@ def device(config: Config) -> torch.device:
         ) from None
 
 
-def target(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -> Target:
-    """f(x) of eq. 5. `pixels` are some training images, for a target whose channels are standardised over the data."""
-    name = config.target.name
-    file = Path(config.target.weights) if config.target.weights else weights.path(name)
-    match name:
-        case "efficientnet_lite0":
-            side = (grid(config), grid(config))
-            return fit_standardisation(EfficientNetLite0(file).to(on), pixels.to(on), side)
-        case "dinov2":  # as the release has it: its last LayerNorm has standardised it already
-            return DINOv2(file).to(on)
-        case other:
-            assert_never(other)
+def target(
+    chosen: cfg.Target, config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device
+) -> Target:
+    """f(x) of eq. 5. `pixels` gives some training images, for targets whose channels are standardised over them."""
+    encoder, side = ENCODERS[chosen.name], (grid(config), grid(config))
+    net = encoder.load(Path(chosen.weights) if chosen.weights else weights.path(chosen.name), chosen.layer).to(on)
+    if encoder.standardised:
+        net = fit_standardisation(net, pixels().to(on), side)
+    return net if chosen.spatial_norm is None else SpatiallyNormalised(net, chosen.spatial_norm)
 
 
 def require(config: Config) -> None:
-    """Looks for every pretrained file that the stage needs, before the long work; a target that a model hub has is
-    fetched. Raises `MissingWeight`, which says how to bring it, or `CheckpointError`."""
+    """Looks for every pretrained file that the stage needs, before the long work; what a model hub has is fetched.
+    Raises `MissingWeight`, which says how to bring it, or `CheckpointError`."""
     loss = config.tokenizer.loss
-    if _aligned(config) and not config.target.weights:
-        try:
-            weights.path(config.target.name)
-        except weights.MissingWeight as missing:
-            if not isinstance(weights.find(config.target.name).source, weights.Hub):
-                raise
-            try:
-                fetch.fetch(config.target.name)
-            except OSError:
-                raise missing from None
+    for chosen in config.targets if aligned(config) else ():
+        check_grid(chosen.name, config.data.resolution, grid(config))
+        check_layer(chosen.name, chosen.layer)
+        if not chosen.weights:
+            sources.find(chosen.name)
     if not isinstance(config.stage, cfg.Frozen) and loss.perceptual > 0:
         weights.path(f"lpips-{loss.perceptual_trunk}")
     if config.tokenizer.init is not None:
-        fits_tokenizer(_initial(config), config)
+        fits_tokenizer(sources.read(config.tokenizer.init, ()), config)
+    if config.generator.init is not None and not isinstance(config.stage, cfg.Warmup):
+        fits_generator(sources.read(config.generator.init, ()), config)
 
 
-def _aligned(config: Config) -> bool:
+def weights_used(config: Config) -> dict[str, str]:
+    """The sha256 of every file of weights that the run starts from or is aligned to, by what asks for it."""
+    chosen = config.targets if aligned(config) else ()
+    used = {c.name: Path(c.weights or weights.path(c.name)) for c in chosen}
+    for name, source in (("tokenizer.init", config.tokenizer.init), ("generator.init", config.generator.init)):
+        if source is not None:
+            used[name] = sources.file_of(source)
+    if not isinstance(config.stage, cfg.Frozen) and config.tokenizer.loss.perceptual > 0:
+        trunk = f"lpips-{config.tokenizer.loss.perceptual_trunk}"
+        used[trunk] = weights.path(trunk)
+    return {name: sha256(path) for name, path in used.items()}
+
+
+def aligned(config: Config) -> bool:
     """Not without a generator, and not at lam = 0 (LlamaGen)."""
     return not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
 
 
-def _initial(config: Config) -> state.Checkpoint:
-    assert config.tokenizer.init is not None
-    return state.load(BUILTIN if config.tokenizer.init == "builtin" else Path(config.tokenizer.init))
+def targets(config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device) -> tuple[Target, ...]:
+    """The encoders this stage aligns to; `pixels` as for `target`."""
+    return tuple(target(chosen, config, pixels, on) for chosen in config.targets) if aligned(config) else ()
 
 
-def targets(config: Config, pixels: UInt8[Tensor, "M 3 H W"], on: torch.device) -> tuple[Target, ...]:
-    """The encoders this stage aligns to."""
-    return (target(config, pixels, on),) if _aligned(config) else ()
-
-
-def quantizer(config: Config) -> VQ | LFQ | IBQ:
-    match config.tokenizer.quantizer:
-        case cfg.VQ(codebook_size, dim):
-            return VQ(codebook_size, dim)
-        case cfg.LFQ(bits):
-            return LFQ(bits)
-        case cfg.IBQ(codebook_size, dim):
-            return IBQ(codebook_size, dim)
-        case other:
-            assert_never(other)
+def unloaded_targets(config: Config) -> tuple[Target, ...]:
+    """The same without their weights, for `gear plan`; normalisations, which cost nothing, are left out."""
+    chosen = config.targets if aligned(config) else ()
+    with without_weights():
+        return tuple(ENCODERS[c.name].load(Path(), c.layer) for c in chosen)
 
 
 def tokenizer(config: Config) -> Tokenizer:
-    b, d = config.tokenizer.backbone, config.tokenizer.quantizer.dim
-    bits = isinstance(config.tokenizer.quantizer, cfg.LFQ)  # LFQ reads the backbone's channels as they are
-    latent = d if bits else b.latent
-    return Tokenizer(
-        Encoder(b.channels, b.multipliers, b.encoder_blocks, latent, b.attention, b.groups, b.patch),
-        Decoder(b.channels, b.multipliers, b.decoder_blocks, latent, b.attention, b.groups, b.patch),
-        quantizer(config),
-        quant_conv=nn.Identity() if bits else nn.Conv2d(latent, d, 1),
-        post_quant_conv=nn.Identity() if bits else nn.Conv2d(d, latent, 1),
-        grid=(grid(config), grid(config)),
-    ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Tokenizer(config.tokenizer.quantizer, config.tokenizer.backbone)
+
+
+def trained_tokenizer(config: Config) -> Tokenizer:
+    """`tokenizer.init`, held fixed."""
+    net = tokenizer(config)
+    _initialise(net, None, config)
+    return net.eval().requires_grad_(False)
 
 
 def generator(config: Config, classes: int, target_dims: dict[str, int]) -> Generator:
-    g = config.generator
-    return Generator(
-        codebook_size=config.tokenizer.quantizer.codebook_size,
-        classes=classes,
-        layers=g.layers,
-        heads=g.heads,
-        width=g.width,
-        tap=g.tap,
-        grid=(grid(config), grid(config)),
-        class_drop=g.class_drop,
-        dropout=g.dropout,
-        target_dims=target_dims,
-        projector=g.projector,
-    )
+    size, side = config.tokenizer.quantizer.codebook_size, grid(config)
+    return Generator(config.generator, codebook_size=size, classes=classes, grid=(side, side), target_dims=target_dims)
 
 
-def training(config: Config, classes: int, target_dims: dict[str, int], on: torch.device) -> Training:
-    """Every module of the stage, initialised by the run's seed and `tokenizer.init`, with its optimiser and average."""
+def training(
+    config: Config, classes: int, target_dims: dict[str, int], on: torch.device, *, loaded: bool = True
+) -> Training:
+    """Every module of the stage, initialised by the run's seed and the `init` fields, with its optimiser and average.
+
+    Not `loaded`, nothing is read from any file: what `gear plan` counts on.
+    """
     torch.manual_seed(config.seed)
+    learner = _learner(config, on, loaded)
+    fixed = () if learner.perceptual is None else (learner.perceptual,)
+    if isinstance(config.stage, cfg.Warmup):
+        return Training(_moving(learner), lambda batch: steps.warmup_step(learner, batch), fixed)
+    ar = _generator(config, classes, target_dims, on, loaded)
     match config.stage:
-        case cfg.Warmup() as stage:
-            learner = _learner(config, on)
-            return Training(_moving(learner), lambda batch: steps.warmup_step(learner, batch, stage))
         case cfg.Gear() as stage:
             read_out = {"soft": Assignment.soft, "straight_through": Assignment.straight_through}[stage.readout]
-            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
-            return Training((*_moving(learner), ar), lambda batch: steps.gear_step(learner, ar, batch, stage, read_out))
+            groups = (*_moving(learner), ar)
+            return Training(groups, lambda batch: steps.gear_step(learner, ar, batch, stage, read_out), fixed)
         case cfg.Frozen() as stage:
-            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
             learner.net.module.eval().requires_grad_(False)
-            return Training((learner.net, ar), lambda batch: steps.frozen_step(learner, ar, batch, stage))
+            groups = (learner.net, ar)
+            if config.data.codes is not None:
+                return Training(groups, lambda batch: steps.encoded_step(ar, batch, stage))
+            return Training(groups, lambda batch: steps.frozen_step(learner, ar, batch, stage))
         case cfg.Naive() as stage:
-            learner, ar = _learner(config, on), _generator(config, classes, target_dims, on)
-            return Training((*_moving(learner), ar), lambda batch: steps.naive_step(learner, ar, batch, stage))
+            groups = (*_moving(learner), ar)
+            return Training(groups, lambda batch: steps.naive_step(learner, ar, batch, stage), fixed)
         case other:
             assert_never(other)
 
@@ -166,17 +156,17 @@ def _moving(learner: Learner) -> tuple[Trained, ...]:
     return (learner.net,) if learner.critic is None else (learner.net, learner.critic)
 
 
-def _learner(config: Config, on: torch.device) -> Learner:
+def _learner(config: Config, on: torch.device, loaded: bool) -> Learner:
     t, o = config.tokenizer, config.optimizer
     moves = not isinstance(config.stage, cfg.Frozen)
     net = tokenizer(config)
     critic = Critic(t.critic.channels, t.critic.layers) if moves and t.loss.adversarial > 0 else None
-    if t.init is not None:
+    if t.init is not None and loaded:
         _initialise(net, critic, config)
     perceptual = None
     if moves and t.loss.perceptual > 0:
         trunk = t.loss.perceptual_trunk
-        perceptual = Perceptual(trunk, weights.path(f"lpips-{trunk}")).to(on)
+        perceptual = Perceptual(trunk, weights.path(f"lpips-{trunk}") if loaded else None).to(on)
     return Learner(
         net=_trained("tokenizer", net.to(on), o.tokenizer_lr, o, o.ema if moves else None),
         critic=None if critic is None else _trained("critic", critic.to(on), o.critic_lr, o, None),
@@ -186,9 +176,13 @@ def _learner(config: Config, on: torch.device) -> Learner:
     )
 
 
-def _generator(config: Config, classes: int, target_dims: dict[str, int], on: torch.device) -> Trained:
-    o = config.optimizer
-    return _trained("generator", generator(config, classes, target_dims).to(on), o.generator_lr, o, o.ema)
+def _generator(config: Config, classes: int, target_dims: dict[str, int], on: torch.device, loaded: bool) -> Trained:
+    o, net = config.optimizer, generator(config, classes, target_dims)
+    if config.generator.init is not None and loaded:
+        checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
+        fits_generator(checkpoint, config)
+        _fill_generator(net, checkpoint)
+    return _trained("generator", net.to(on), o.generator_lr, o, o.ema)
 
 
 def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: float | None) -> Trained:
@@ -197,13 +191,24 @@ def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: flo
 
 
 def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:
-    """The averaged tokenizer of another run, and its critic if it kept one of the same size."""
-    checkpoint = _initial(config)
+    """The averaged tokenizer of another run or a public file, and its critic if it kept one of the same size."""
+    assert config.tokenizer.init is not None
+    checkpoint = sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema", "critic"))
     fits_tokenizer(checkpoint, config)
     state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
     kept = checkpoint.part("critic")
     if critic is not None and kept and checkpoint.config.tokenizer.critic == config.tokenizer.critic:
         state.load_strictly(critic, kept, f"the critic of {checkpoint.path}")
+
+
+def _fill_generator(net: Generator, checkpoint: state.Checkpoint) -> None:
+    """The averaged generator; a projector that the checkpoint has no equal of stays as it is."""
+    own, kept = net.state_dict(), checkpoint.averaged("generator")
+    projector = {name for name in own.keys() | kept.keys() if name.startswith("projectors.")}
+    fitting = {name for name in projector & own.keys() & kept.keys() if own[name].shape == kept[name].shape}
+    tensors = {name: t for name, t in kept.items() if name not in projector or name in fitting}
+    tensors |= {name: own[name] for name in (projector & own.keys()) - fitting}
+    state.load_strictly(net, tensors, f"the generator of {checkpoint.path}")
 
 
 def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
@@ -213,8 +218,23 @@ def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
         only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)
         return dataclasses.replace(Config(), tokenizer=only)
 
-    if different := differences(shape(checkpoint.config), shape(config)):
+    _require_same(shape(checkpoint.config), shape(config), checkpoint, "tokenizer")
+
+
+def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
+    """A checkpoint of another transformer or codebook size is refused with the fields that differ."""
+
+    def shape(c: Config) -> Config:
+        g = c.generator
+        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, class_rotary=g.class_rotary)
+        return dataclasses.replace(Config(), generator=only)
+
+    _require_same(shape(checkpoint.config), shape(config), checkpoint, "generator")
+
+
+def _require_same(there: Config, here: Config, checkpoint: state.Checkpoint, part: str) -> None:
+    if different := differences(there, here):
         raise state.CheckpointError(
-            f"{checkpoint.path} holds another tokenizer than this configuration asks for ({'; '.join(different)}): "
-            "change those fields, or tokenizer.init."
+            f"{checkpoint.path} holds another {part} than this configuration asks for ({'; '.join(different)}): "
+            f"change those fields, or {part}.init."
         )

@@ -2,29 +2,16 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import tyro
 from tyro.conf import Positional
 
+from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknown
 from gear.config import Config, Warmup
-
-RUNS = Path("runs")
-SHORT = {"--target": "--target.name"}  # options that may be given without their last part
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a recipe or a JSON file stands for: a configuration, its folder, and what to say about it."""
-
-    config: Config
-    out: Path
-    about: str
 
 
 @dataclass(frozen=True)
@@ -38,20 +25,9 @@ class Train:
 
 def train(args: Sequence[str]) -> None:
     """Train a recipe: gear train RECIPE [--field value ...] [--out FOLDER]"""
-    if not args or args[0] in ("-h", "--help"):
-        return recipes()
-    name, *fields = args
-    start = beginning(name)
-    parts = (field.partition("=") for field in fields)
-    fields = [SHORT.get(option, option) + equals + value for option, equals, value in parts]
-    command = tyro.cli(
-        Train,
-        prog=f"gear train {name}",
-        description=start.about,
-        default=Train(start.config, start.out),
-        args=fields,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    if (start := beginning("train", args, summary(train))) is None:
+        return
+    command = fields("train", start, args, Train(start.config, start.out))
     from gear import run  # late: it imports torch, for which neither --help nor a typing error should wait
 
     run.train(command.config, command.out)
@@ -62,30 +38,58 @@ def train(args: Sequence[str]) -> None:
         print(f"next: gear sample {command.out}")
 
 
-def beginning(name: str) -> Start:
-    """Of a recipe's name or a JSON file. Raises ValueError and OSError."""
-    from gear.config_json import read
-    from gear.recipes import RECIPES
+@dataclass(frozen=True)
+class PlanFor:
+    """A recipe with some of its fields changed, and the machines it would run on."""
 
-    file = Path(name)
-    if name in RECIPES:
-        recipe = RECIPES[name]
-        return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""))
-    if file.suffix == ".json":  # the config.json of a run, which goes on with it; another is the start of a new one
-        folder = file.parent if file.name == "config.json" else RUNS / file.stem
-        return Start(read(file), folder, f"The configuration in {file}.")
-    own = file / "config.json"
-    hint = f" To go on with the run in {name}: gear train {own}" if own.exists() else ""
-    raise ValueError(unknown("recipe", name, RECIPES) + hint)
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    gpus: int = 8
+    """How many, in data-parallel training; they share the batch."""
+    tflops: float = 989.0
+    """10^12 operations a second that one GPU can do; 989 is an H100 or H200 in bfloat16, 312 an A100, 165 a 4090."""
+    mfu: float = 0.4
+    """Share of that which training reaches."""
 
 
-def recipes() -> None:
-    from gear.recipes import RECIPES
+def plan(args: Sequence[str]) -> None:
+    """Parameters, FLOPs, memory and hours of a recipe, without running it: gear plan RECIPE [--gpus 8]"""
+    if (start := beginning("plan", args, summary(plan))) is None:
+        return
+    command = fields("plan", start, args, PlanFor(start.config))
+    from gear import planning
 
-    print("usage: gear train RECIPE [--field value ...] [--out FOLDER]\n       gear train RUN/config.json\n")
-    for name, recipe in RECIPES.items():
-        print(f"  {name:<14} {summary(recipe)}")
-    print("\ngear train RECIPE --help lists every field.")
+    planning.show(command.config, command.gpus, command.tflops, command.mfu)
+
+
+@dataclass(frozen=True)
+class Encode:
+    """A recipe with some of its fields changed, whose tokenizer (`tokenizer.init`) reads its images."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path
+    """Folder of the shards. Given again, the same command goes on where it was."""
+    features: bool = False
+    """Store what the alignment targets see, too: 0.4 MB an image, view and flip with DINOv2-B at 256 px."""
+
+
+def encode(args: Sequence[str]) -> None:
+    """Store the tokens of a data set, for frozen training without the tokenizer: gear encode RECIPE [--field value]"""
+    if (start := beginning("encode", args, summary(encode))) is None:
+        return
+    command = fields("encode", start, args, Encode(start.config, Path("codes") / start.out.name))
+    from gear.encode import encode as store
+
+    store(command.config, command.out, command.features)
+    print(f"next: gear train {args[0]} --data.codes {command.out}")
+
+
+def recipes(table: int | None = None) -> None:
+    """List what can be trained: every row of the paper's tables, the demo, and recipes for smaller machines.
+
+    Args:
+        table: Only the rows of this table of the paper.
+    """
+    show_recipes(table)
 
 
 def sample(
@@ -93,23 +97,26 @@ def sample(
     /,
     n: int = 64,
     classes: tuple[str, ...] = (),
-    cfg_scale: float = 1.5,
+    cfg_scale: float | None = None,
     cfg_interval: tuple[int, int] | None = None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     save: Literal["grid", "png", "npz"] = "grid",
     out: Path | None = None,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Generate images with the averaged generator and tokenizer of a run.
+    """Generate images with the averaged generator and tokenizer of a run, or with public weights.
 
     Args:
-        run: Run folder or checkpoint file.
+        run: Run folder, checkpoint, saved model, or a generator file of LlamaGen or GEAR (then with --tokenizer).
         n: How many images.
         classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
-        cfg_scale: Classifier-free guidance, u + s (c - u); 1 is none.
+        cfg_scale: Classifier-free guidance, u + s (c - u); 1 is none. This and the next ones by default as the run
+            has them (`sampling`).
         cfg_interval: Tokens [a, b) in which guidance acts; none: all.
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
@@ -117,34 +124,70 @@ def sample(
         seed: The same seed gives the same images, whatever the batch.
         save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator.
         out: File (grid, npz) or folder (png); by default in the run folder.
+        tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
+        resolution: Pixels along a side, for public files, which do not say (256).
         device: Where to run.
     """
     from gear import inference
+    from gear.run import load
 
-    options = {
+    given = {
         "cfg_scale": cfg_scale,
         "cfg_interval": cfg_interval,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
     }
-    print(inference.sample(run, n, classes, seed, save, out, device, **options))
+    options = {name: value for name, value in given.items() if value is not None}
+    pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
+    print(inference.sample(pair, n, classes, seed, save, out, **options))
 
 
 def reconstruct(
-    run: Positional[Path], images: Positional[tuple[Path, ...]], /, out: Path | None = None, device: str = "auto"
+    run: Positional[Path],
+    images: Positional[tuple[Path, ...]],
+    /,
+    out: Path | None = None,
+    resolution: int | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    device: str = "auto",
 ) -> None:
     """Encode images to tokens and back; writes a sheet of inputs above reconstructions and prints the PSNR of each.
 
     Args:
-        run: Run folder or checkpoint file.
+        run: Run folder, checkpoint, saved model, or a tokenizer file of LlamaGen, Open-MAGVIT2, IBQ or GEAR.
         images: Image files, or folders of them.
         out: The PNG sheet; by default reconstructions.png in the run folder.
+        resolution: Pixels along a side; by default as trained, for public files 256.
+        interpolation: Of the resize before the crop; PSNR is against its result.
         device: Where to run.
     """
     from gear import inference
+    from gear.run import load
 
-    print(inference.reconstruct(run, images, out, device))
+    pair = load(run, device, resolution=resolution)
+    print(inference.reconstruct(pair, images, out, interpolation))
+
+
+def export(
+    run: Positional[Path],
+    out: Positional[Path],
+    /,
+    layout: Literal["hub", "llamagen", "gear", "lightning", "bare"] = "hub",
+    part: Literal["tokenizer", "generator"] = "tokenizer",
+) -> None:
+    """Write a run's averaged tokenizer or generator for other programs.
+
+    Args:
+        run: Run folder, checkpoint, saved model or public file.
+        out: Folder (hub) or file (the others).
+        layout: "hub": config.json, model.safetensors and a model card, which `from_pretrained` and Hugging Face read;
+            else the file that the code of LlamaGen, GEAR, or Open-MAGVIT2 and SEED-Voken (lightning) loads.
+        part: Which of the two.
+    """
+    from gear import exporting
+
+    print(exporting.export(run, out, layout, part))
 
 
 def demo(out: Path = Path("demo"), steps: int | None = None, device: str = "auto") -> None:
@@ -185,7 +228,10 @@ def doctor() -> None:
     sys.exit(print_report(diagnose(RUNS)))
 
 
-COMMANDS: dict[str, Callable[..., None]] = {f.__name__: f for f in (demo, train, sample, reconstruct, fetch, doctor)}
+CONFIGURED = {f.__name__: f for f in (train, plan, encode)}  # take a recipe and its fields
+COMMANDS: dict[str, Callable[..., None]] = {
+    f.__name__: f for f in (demo, recipes, plan, train, encode, sample, reconstruct, export, fetch, doctor)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -200,8 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args[0] not in COMMANDS:
         fail(unknown("command", args[0], COMMANDS))
     try:
-        if args[0] == "train":
-            train(args[1:])
+        if args[0] in CONFIGURED:
+            CONFIGURED[args[0]](args[1:])
         else:
             tyro.cli(COMMANDS[args[0]], prog=f"gear {args[0]}", args=args[1:])
     except KeyboardInterrupt as stopped:
@@ -218,19 +264,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
         fail(f"not enough memory ({str(error).splitlines()[0]}): try a smaller --batch, model or --data.resolution.")
-
-
-def summary(function: Callable[..., object]) -> str:
-    """The first paragraph of its docstring, in one line."""
-    return " ".join((function.__doc__ or "").split("\n\n")[0].split())
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """One sentence that names the ones there are, and the nearest."""
-    names = list(known)
-    near = get_close_matches(name, names, n=1)
-    meant = f"perhaps you meant {near[0]!r}; " if near else ""
-    return f"there is no {what} {name!r}; {meant}the {what}s are {', '.join(names)}."
 
 
 def fail(message: str) -> NoReturn:

@@ -1,14 +1,13 @@
 """The whole schema of a run: frozen dataclasses, no torch. Each default cites the table or equation it comes from.
 
 A recipe (`gear.recipes`) is a function that returns a whole `Config`; the run folder keeps it as JSON
-(`gear.config_json`), and a run can be trained again from that file. `check` refuses an impossible configuration in one
-sentence before anything is loaded.
+(`gear.config_json`), and a run can be trained again from that file. `gear.config_check` refuses an impossible
+configuration in one sentence before anything is loaded.
 
 Small closed choices are types: `Quantizer = VQ | LFQ | IBQ`, `Stage = Warmup | Gear | Frozen | Naive`. They are matched
 once, in `gear.build`, and end with `assert_never`, so the type checker is the registry.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,8 +54,8 @@ Quantizer = VQ | LFQ | IBQ
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """The convolutional encoder and decoder of the tokenizer. The defaults are LlamaGen's VQ-16 (71.9M, Table 18).
+class VQGAN:
+    """The encoder and decoder of VQGAN, which LlamaGen and IBQ share. The defaults are VQ-16's (71.9M, Table 18).
 
     The image is down-sampled `patch * 2 ** (len(multipliers) - 1)` times.
     """
@@ -73,6 +72,26 @@ class Backbone:
     @property
     def downsample(self) -> int:
         return self.patch * 2 ** (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class MAGVIT2:
+    """The encoder and decoder of Open-MAGVIT2. The defaults are LFQ-16's (115.1M, Table 18).
+
+    No attention; the decoder's normalisation is steered by the codewords. The latents have the quantizer's dimension.
+    """
+
+    channels: int = 128  # width of the first level
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # width of each level over `channels`
+    blocks: int = 4  # residual blocks a level, and in the middle, of the encoder and of the decoder
+    groups: int = 32  # of GroupNorm
+
+    @property
+    def downsample(self) -> int:
+        return 2 ** (len(self.multipliers) - 1)
+
+
+Backbone = VQGAN | MAGVIT2
 
 
 @dataclass(frozen=True)
@@ -100,10 +119,18 @@ class TokenizerLoss:
 @dataclass(frozen=True)
 class Tokenizer:
     quantizer: Quantizer = field(default_factory=VQ)
-    backbone: Backbone = field(default_factory=Backbone)
+    backbone: Backbone = field(default_factory=VQGAN)
     critic: Critic = field(default_factory=Critic)
     loss: TokenizerLoss = field(default_factory=TokenizerLoss)
-    init: str | None = None  # a run folder, a .safetensors file, or "builtin"; None: from scratch (Table 12)
+    init: str | None = None  # a run, a released file, a name of `gear fetch`, or "builtin"; None: from scratch
+
+
+FAMILIES = {  # the public tokenizers, by the names the release gives them; sizes in Table 18
+    "VQ-16": Tokenizer(VQ(), VQGAN()),  # LlamaGen, 71,883,403 parameters
+    "VQ-8": Tokenizer(VQ(), VQGAN(multipliers=(1, 2, 2, 4))),  # LlamaGen, 70,109,835; four times as many tokens
+    "LFQ-16": Tokenizer(LFQ(), MAGVIT2()),  # Open-MAGVIT2, 115,094,033
+    "IBQ-16": Tokenizer(IBQ(), VQGAN(encoder_blocks=4, decoder_blocks=5)),  # SEED-Voken, 110,982,019
+}
 
 
 # ---------------------------------------------------------------------------------------------------- generator
@@ -116,30 +143,81 @@ class Generator:
     layers: int = 24  # transformer blocks
     heads: int = 16  # of attention
     width: int = 1024  # D, channels of a token
-    tap: int = 8  # l, the block whose output is aligned, counted from 1: a third of the depth; Table 15
+    tap: int | None = None  # l, the block whose output is aligned, from 1; None: a third of the depth; Table 15
+    align: Literal["next", "same"] = (
+        "next"  # patch i with the state that predicts token i, or has seen it; PAPER.md, M6
+    )
     projector: int = 2048  # hidden width of g_phi; Table 16
     classes: int | None = None  # None: as many as the data has
     class_drop: float = 0.1  # share of labels replaced by the null class; Table 16
+    class_rotary: Literal["identity", "zero"] = "identity"  # of the class token; zero: released weights; PAPER.md, M12
     dropout: float = 0.1  # token embedding, attention output and feed-forward; released code
+    init: str | None = None  # a run or released file to start from; None: from scratch; PAPER.md, M4
+
+    @property
+    def aligned_block(self) -> int:
+        """`tap`, or a third of the depth: 4, 8, 12 for B, L, XL (appendix A)."""
+        return self.tap if self.tap is not None else max(1, self.layers // 3)
+
+
+SIZES = {  # of LlamaGen; parameters with K = 16,384 and 1,000 classes
+    "S": Generator(layers=12, heads=12, width=384),  # 34,210,560
+    "B": Generator(layers=12, heads=12, width=768),  # 110,888,448
+    "L": Generator(layers=24, heads=16, width=1024),  # 342,910,976
+    "XL": Generator(layers=36, heads=20, width=1280),  # 774,699,520
+    "XXL": Generator(layers=48, heads=24, width=1536),  # 1,410,972,672
+    "XXXL": Generator(layers=48, heads=40, width=2560),  # 3,893,027,840
+}
 
 
 # ---------------------------------------------------------------------------------------------------- the rest
+
+
+TargetName = Literal[
+    "dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g",
+    "dinov2-s-reg", "dinov2-b-reg", "dinov2-l-reg", "dinov2-g-reg",
+    "dinov3-s", "dinov3-b", "dinov3-l",
+    "siglip2-b", "siglip2-l", "siglip2-so400m", "siglip2-b-512", "siglip2-l-512", "siglip2-so400m-512",
+    "vjepa2.1-b", "vjepa2.1-l", "clip-l",
+    "efficientnet_lite0", "mobilenet_v2", "resnet50",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Target:
     """f(x) of eq. 5: a frozen vision encoder whose patch features the generator is aligned to."""
 
-    name: Literal["efficientnet_lite0", "dinov2"] = "dinov2"  # which encoder; Table 15
-    weights: str | None = None  # a local file instead of the package or hub the target comes from
+    name: TargetName = "dinov2-b"  # which encoder; Table 15
+    weights: str | None = None  # a local file instead of the package or hub the encoder comes from
+    layer: int | None = None  # output of which block (from 1); None: the last, with its final norm
+    spatial_norm: float | None = None  # alpha of iREPA's z-score over positions, 0.6 in appendix A; None: none
+
+
+NAMED = ("builtin", "cifar10")  # data sets known by name
 
 
 @dataclass(frozen=True)
 class Data:
     path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", or a folder of class folders (or of images: one class)
     resolution: int = 256  # pixels along a side
+    crop: Literal["center", "random"] = "center"  # center: decoded once, kept; random: decoded at each visit (ImageNet)
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C
+    views: int | None = None  # fixed random crops of an image, as LlamaGen's ten; None: a fresh one at each visit
     flip: bool = True  # horizontal flip half of the time; off where captions or writing matter
+    classes: str = "folders"  # labels: sorted folder names; "imagenet" (its 1,000 wnids); or a file, a name a line
     holdout: float = 0.05  # share of images never trained on, for rFID, PSNR and held-out losses
+    workers: int = 4  # processes that decode; 0: none but this one
+    codes: str | None = None  # a folder of `gear encode`: its tokens are read, no tokenizer runs
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a run is sampled; has no influence on its training."""
+
+    cfg_scale: float = 1.5  # of classifier-free guidance, 1 is none; Tables 1, 13, 14
+    temperature: float = 1.0  # of the softmax; Table 16
+    top_k: int = 0  # keep the k most likely tokens, 0 keeps all; Table 16
+    top_p: float = 1.0  # keep the most likely tokens that hold this mass; Table 16
 
 
 @dataclass(frozen=True)
@@ -168,6 +246,12 @@ class Gear:
     tau: float = 0.1  # guidance temperature; Table 5
     lam: float = 0.5  # alignment coefficient on both terms; Table 6
     readout: Literal["soft", "straight_through"] = "soft"  # straight_through: the alignment-only STE of the release
+    lam_soft: float | None = None  # another one on the tokenizer's term, as the release's script has; PAPER.md, M5
+
+    @property
+    def guidance(self) -> float:
+        """The coefficient of the soft term, in eq. 11."""
+        return self.lam if self.lam_soft is None else self.lam_soft
 
 
 @dataclass(frozen=True)
@@ -195,9 +279,10 @@ class Config:
     stage: Stage = field(default_factory=Gear)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     generator: Generator = field(default_factory=Generator)
-    target: Target = field(default_factory=Target)
+    targets: tuple[Target, ...] = (Target(),)  # one or more; their alignment losses are averaged
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    sampling: Sampling = field(default_factory=Sampling)
     steps: int = 400_000  # updates in all; Table 15
     batch: int = 256  # images a step; Table 16
     seed: int = 0  # of everything random: initial weights, order of images, dropout
@@ -210,80 +295,3 @@ class Config:
 def grid(config: Config) -> int:
     """Tokens along one side of an image: h = w = resolution / downsample."""
     return config.data.resolution // config.tokenizer.backbone.downsample
-
-
-def check(config: Config) -> Config:
-    """Returns `config` unchanged, or raises `ConfigError` naming the field, what is needed and what came."""
-    t, g, d, o, stage = config.tokenizer, config.generator, config.data, config.optimizer, config.stage
-
-    def need(ok: bool, name: str, needed: str, came: object) -> None:
-        if not ok:
-            raise ConfigError(f"{name} must be {needed}; it is {came}.")
-
-    for owner, prefix, names in (
-        (config, "", ("steps", "batch", "log_every", "save_every")),
-        (g, "generator.", ("layers", "heads", "width", "projector")),
-        (t.backbone, "tokenizer.backbone.", ("channels", "groups", "latent", "patch")),
-        (t.backbone, "tokenizer.backbone.", ("encoder_blocks", "decoder_blocks")),
-        (t.critic, "tokenizer.critic.", ("channels", "layers")),
-    ):
-        for name in names:
-            need(getattr(owner, name) >= 1, prefix + name, "at least 1", getattr(owner, name))
-    multipliers = t.backbone.multipliers
-    need(min(multipliers, default=0) >= 1, "tokenizer.backbone.multipliers", "one or more, all at least 1", multipliers)
-    need(0 <= config.seed < 2**63, "seed", "from 0 to 2^63 - 1", config.seed)
-    down = t.backbone.downsample
-    nearest = max(down, round(d.resolution / down) * down)
-    need(
-        d.resolution > 0 and d.resolution % down == 0,
-        "data.resolution",
-        f"a multiple of {down}, which is what tokenizer.backbone down-samples by (the nearest is {nearest})",
-        d.resolution,
-    )
-    need(1 <= g.tap <= g.layers, "generator.tap", f"between 1 and generator.layers = {g.layers}", g.tap)
-    need(g.width % g.heads == 0, "generator.width", f"a multiple of generator.heads = {g.heads}", g.width)
-    need(
-        g.width // g.heads % 4 == 0,
-        "generator.width / generator.heads",
-        "a multiple of 4, two channels for each axis of the 2-D rotary embedding",
-        g.width // g.heads,
-    )
-    need(0.0 <= g.class_drop < 1.0, "generator.class_drop", "in [0, 1)", g.class_drop)
-    need(0.0 <= g.dropout < 1.0, "generator.dropout", "in [0, 1)", g.dropout)
-    need(t.quantizer.dim >= 1, "tokenizer.quantizer", "of at least one dimension", t.quantizer.dim)
-    need(t.quantizer.codebook_size >= 2, "tokenizer.quantizer", "at least two codewords", t.quantizer.codebook_size)
-    for level, multiplier in enumerate(multipliers):
-        width = t.backbone.channels * multiplier
-        need(
-            width % t.backbone.groups == 0,
-            f"tokenizer.backbone.channels * multipliers[{level}]",
-            f"a multiple of tokenizer.backbone.groups = {t.backbone.groups}",
-            width,
-        )
-    if isinstance(stage, Gear | Naive):
-        need(stage.tau > 0, "stage.tau", "above 0 (the soft read-out is softmax(A / tau))", stage.tau)
-    if not isinstance(stage, Warmup):
-        need(stage.lam >= 0, "stage.lam", "0 or more", stage.lam)
-    if isinstance(stage, Frozen):
-        need(t.init is not None, "tokenizer.init", "a trained tokenizer (frozen training never changes it)", t.init)
-    for f in dataclasses.fields(t.loss):
-        value = getattr(t.loss, f.name)
-        if isinstance(value, float):
-            need(value >= 0, f"tokenizer.loss.{f.name}", "0 or more", value)
-    need(t.loss.entropy_temperature > 0, "tokenizer.loss.entropy_temperature", "above 0", t.loss.entropy_temperature)
-    for name in ("tokenizer_lr", "critic_lr", "generator_lr", "clip"):
-        need(getattr(o, name) > 0, f"optimizer.{name}", "above 0", getattr(o, name))
-    for name in ("beta1", "beta2", "ema"):
-        need(0 <= getattr(o, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(o, name))
-    need(o.weight_decay >= 0, "optimizer.weight_decay", "0 or more", o.weight_decay)
-    need(d.path != "", "data.path", '"builtin", "cifar10" or a folder', "empty")
-    if not isinstance(stage, Frozen):
-        trunk, pixels = t.loss.perceptual_trunk, {"alex": 31, "vgg": 16}[t.loss.perceptual_trunk]
-        if t.loss.perceptual > 0:
-            need(d.resolution >= pixels, "data.resolution", f"at least {pixels} for LPIPS over {trunk}", d.resolution)
-        pixels = 3 * 2**t.critic.layers
-        if t.loss.adversarial > 0:
-            needed = f"at least {pixels} for tokenizer.critic.layers = {t.critic.layers}"
-            need(d.resolution >= pixels, "data.resolution", needed, d.resolution)
-    need(0.0 <= d.holdout < 1.0, "data.holdout", "in [0, 1)", d.holdout)
-    return config

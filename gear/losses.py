@@ -47,17 +47,20 @@ def next_token(logits: Float[Tensor, "B N K"], q: Int[Tensor, "B N"]) -> Float[T
 
 
 def alignment(
-    projected: Mapping[str, Float[Tensor, "B N C"]], features: Mapping[str, Float[Tensor, "B N C"]]
+    projected: Mapping[str, Float[Tensor, "B n C"]], features: Mapping[str, Float[Tensor, "B N C"]]
 ) -> Float[Tensor, ""]:
     """L_align, eqs. 5 and 10: minus the mean cosine of g_phi(h_i) and f(x)_i, averaged over the target encoders.
 
-    Row i is the state that predicts token i, aligned with patch i (PAPER.md, M6). Rows may be any leading part of the
-    grid. In [-1, 1]; without a target it is 0.
+    Row i is aligned with patch i; which state it is, is the generator's to say (PAPER.md, M6). There may be fewer rows
+    than patches, which are then the first ones. In [-1, 1]; without a target it is 0.
     """
     if not features:
         return torch.zeros(())
-    cosines = [F.cosine_similarity(full(projected[name]), full(f), dim=-1).mean() for name, f in features.items()]
-    return -torch.stack(cosines).mean()
+
+    def cosine(g: Tensor, f: Tensor) -> Tensor:
+        return F.cosine_similarity(full(g), full(f[:, : g.shape[1]]), dim=-1).mean()
+
+    return -torch.stack([cosine(projected[name], f) for name, f in features.items()]).mean()
 
 
 def _mean_over_ranks(p: Float[Tensor, "K"]) -> Float[Tensor, "K"]:

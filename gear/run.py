@@ -2,45 +2,114 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from rich.console import Console
+from torch import Tensor
 
-from gear import build, data
-from gear.config import Config, ConfigError, check, grid
+from gear import build, codes, data, sources
+from gear.config import NAMED, Config, ConfigError, grid
+from gear.config_check import check
 from gear.config_json import differences, read, to_json
 from gear.data import Images
+from gear.data.crop import Cropping
+from gear.data.folder import Listing, scan
+from gear.data.streaming import Stream, in_order
 from gear.generator import Generator
+from gear.step import Batch, Encoded
 from gear.store.whole import replacing
+from gear.targets import Target
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
-from gear.train.batches import Batches, Features
+from gear.train.batches import Batches, Features, Stored, Streamed
 from gear.train.loop import fit
 
 CONFIG, DATA = "config.json", "data.json"
+SOME = 512  # images that a target's channels are standardised over
 TUNABLE = ("device", "log_every", "save_every", "steps")  # a run may go on with others: what was done stays the same
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images and their target features, which several runs on the same data can share."""
+    """Images and their target encoders, which several runs on the same data can share.
 
-    train: Images
-    held_out: Images
+    train, held_out: prepared images, or the files that are decoded at each visit. features: of prepared images.
+    """
+
+    train: Images | Listing
+    held_out: Images | Listing
+    targets: tuple[Target, ...]
     features: Mapping[str, Features]
 
 
 def prepare(config: Config, on: torch.device) -> Prepared:
     """Loads what may fail late: images, then the target's weights."""
-    split = data.load(config.data.path, config.data.resolution).split(config.data.holdout)
-    side, images = (grid(config), grid(config)), split.train
-    some = torch.from_numpy(np.ascontiguousarray(images.pixels[:: max(1, len(images) // 512)]))
-    features = {t.name: Features(t, len(images), side, on, config.data.flip) for t in build.targets(config, some, on)}
-    return Prepared(images, split.held_out, features)
+    d, side = config.data, (grid(config), grid(config))
+    if d.crop == "random":
+        files = scan(Path(d.path), d.classes).split(d.holdout)
+        targets = build.targets(config, lambda: _some(files.train, config), on)
+        return Prepared(files.train, files.held_out, targets, {})
+    images = data.load(d.path, d.resolution, interpolation=d.interpolation, classes=d.classes).split(d.holdout)
+    train = images.train
+    some = np.ascontiguousarray(train.pixels[:: max(1, len(train) // SOME)])
+    targets = build.targets(config, lambda: torch.from_numpy(some), on)
+    features = {t.name: Features(t, len(train), side, on, d.flip) for t in targets}
+    return Prepared(train, images.held_out, targets, features)
+
+
+def _some(files: Listing, config: Config) -> UInt8[Tensor, "M 3 H W"]:
+    """The middles of some images, for what is measured over the data."""
+    d, rows = config.data, list(range(0, len(files), max(1, len(files) // SOME)))
+    blocks = in_order(files.rows(rows), Cropping(d.resolution), 64, workers=d.workers)
+    return torch.cat([block.pixels[block.labels >= 0, 0] for block in blocks])
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What a run trains on: its classes, the channels of its targets, the batch of each step, what to say about it."""
+
+    classes: tuple[str, ...]
+    dims: dict[str, int]
+    batches: Callable[[int], Batch | Encoded]
+    left_out: str
+    record: dict[str, Any]
+
+
+def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Supply:
+    """From images, or from codes with images for the targets that were not stored, or from codes alone."""
+    if config.data.codes is None:
+        p = prepared or prepare(config, on)
+        return _from_images(config, p, _live(config, p, on))
+    shards, c = codes.opened(config), config
+    if not codes.features_stored(config, shards):
+        p = prepared or prepare(config, on)
+        codes.require_same_files(config, shards, p.train)
+        return _from_images(config, p, Stored(shards, c.batch, c.seed, c.data.flip, (), _live(config, p, on), on))
+    dims = shards.shape.features if build.aligned(config) else {}
+    record = {"classes": shards.about["classes"], "train": len(shards) - len(shards.broken)}
+    batches = Stored(shards, c.batch, c.seed, c.data.flip, dims, None, on)
+    return Supply(tuple(shards.about["classes"]), dims, batches, "", record)
+
+
+def _from_images(config: Config, p: Prepared, batches: Callable[[int], Batch | Encoded]) -> Supply:
+    dims, train = {t.name: t.channels for t in p.targets}, p.train
+    sizes = {"train": len(train), "held_out": len(p.held_out), "skipped": train.skipped}
+    return Supply(train.classes, dims, batches, train.report(), {"classes": train.classes, **sizes})
+
+
+def _live(config: Config, p: Prepared, on: torch.device) -> Callable[[int], Batch]:
+    d, side = config.data, (grid(config), grid(config))
+    if isinstance(p.train, Images):
+        return Batches(p.train, p.features, config.batch, config.seed, d.flip, on)
+    size, pin = codes.cropping(config), on.type == "cuda"
+    stream = Stream(p.train, size, config.batch, config.seed, flip=d.flip, workers=d.workers, pin=pin)
+    return Streamed(stream, p.targets, side, on)
 
 
 def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:
@@ -52,36 +121,38 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     config = in_full(check(config))
     claim(config, run)
     on = build.device(config)
-    started = (run / state.NAME).exists()  # then it holds the tokenizer too, and tokenizer.init need not be there still
-    if started:
-        build_from = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=None))
-    else:
-        build_from = config
+    started = (
+        run / state.NAME
+    ).exists()  # then it holds the weights too, and what it began with need not be there still
+    build_from = _without_init(config) if started else config
     build.require(build_from)
-    p = prepared or prepare(config, on)
-    classes = p.train.classes
-    if config.generator.classes not in (None, len(classes)):
+    fed = supply(config, prepared, on)
+    if config.generator.classes not in (None, len(fed.classes)):
         raise ConfigError(
-            f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(classes)}."
+            f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(fed.classes)}."
         )
-    dims = {name: f.target.channels for name, f in p.features.items()}
-    training = build.training(build_from, len(classes), dims, on)
+    training = build.training(build_from, len(fed.classes), fed.dims, on)
     console = console or Console()
-    if left_out := p.train.report():
-        console.print(left_out, style="yellow", highlight=False, markup=False)
+    if fed.left_out:
+        console.print(fed.left_out, style="yellow", highlight=False, markup=False)
     with replacing(run / CONFIG) as temporary:
         temporary.write_text(to_json(config) + "\n")
     if not started:
-        about = {"classes": classes, "train": len(p.train), "held_out": len(p.held_out), "skipped": p.train.skipped}
+        record = fed.record | {"weights": build.weights_used(config)}
         with replacing(run / DATA) as temporary:
-            temporary.write_text(json.dumps(about, indent=2) + "\n")
-    batches = Batches(p.train, p.features, config.batch, config.seed, config.data.flip, on)
-    fit(config, run, training.groups, training.step, batches, classes, on, run.resolve().name, console)
+            temporary.write_text(json.dumps(record, indent=2) + "\n")
+    title = run.resolve().name
+    fit(config, run, training.groups, training.step, fed.batches, fed.classes, on, title, console)
+
+
+def _without_init(config: Config) -> Config:
+    tokenizer, generator = (dataclasses.replace(part, init=None) for part in (config.tokenizer, config.generator))
+    return dataclasses.replace(config, tokenizer=tokenizer, generator=generator)
 
 
 def in_full(config: Config) -> Config:
     """A folder by its whole path, so that the run can go on from elsewhere."""
-    if config.data.path in data.NAMED:
+    if config.data.path in NAMED:
         return config
     path = str(Path(config.data.path).expanduser().absolute())
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
@@ -93,7 +164,7 @@ def claim(config: Config, run: Path) -> None:
     file, checkpoint = run / CONFIG, run / state.NAME
     if not checkpoint.exists():  # a start that failed has nothing to lose
         return
-    there = read(file) if file.exists() else state.load(checkpoint).config
+    there = read(file) if file.exists() else state.load(checkpoint, ()).config
     same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
     if different := differences(same, config):
         raise ConfigError(
@@ -101,7 +172,7 @@ def claim(config: Config, run: Path) -> None:
             "Choose another folder with --out, or delete this one"
             + (f", or go on with it as it was: gear train {file}" if file.exists() else ".")
         )
-    if config.steps < there.steps and (done := state.load(checkpoint).step) > config.steps:
+    if config.steps < there.steps and (done := state.load(checkpoint, ()).step) > config.steps:
         raise ConfigError(f"{run} has made {done} steps already; steps must be at least that. It is {config.steps}.")
 
 
@@ -115,22 +186,54 @@ class Pair:
     on: torch.device
 
 
-def load(run: Path, device: str = "auto") -> Pair:
-    """`run` is a run folder or a checkpoint file. `generator` is None after a warm-up."""
-    checkpoint = state.load(run)
+def load(
+    source: Path | str, device: str = "auto", *, tokenizer: Path | str | None = None, resolution: int | None = None
+) -> Pair:
+    """A run folder, a checkpoint, a model of `save_pretrained`, or a public file of LlamaGen, GEAR, Open-MAGVIT2, IBQ.
+
+    `generator` is None where there is none, as after a warm-up. tokenizer: where to take it from if `source` holds a
+    generator only. resolution: px, where `source` does not tell; 256 by default. Raises `CheckpointError`.
+    """
+    checkpoint = sources.read(str(source))
+    if not checkpoint.averaged("tokenizer"):
+        checkpoint = _joined(checkpoint, tokenizer)
     config = dataclasses.replace(checkpoint.config, device=device)
-    on = build.device(config)
-    tokenizer = build.tokenizer(config)
-    state.load_strictly(tokenizer, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
-    generator = None
-    if weights := checkpoint.averaged("generator"):
-        # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
-        last = {
-            k.split(".")[1]: t.shape[0]
-            for k, t in weights.items()
-            if k.startswith("projectors.") and k.endswith("4.bias")
-        }
-        generator = build.generator(config, len(checkpoint.classes), last)
-        state.load_strictly(generator, weights, f"the generator of {checkpoint.path}")
-        generator.to(on).eval().requires_grad_(False)
-    return Pair(tokenizer.to(on).eval().requires_grad_(False), generator, checkpoint, on)
+    if resolution is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=resolution))
+    on, checkpoint = build.device(check(config)), dataclasses.replace(checkpoint, config=config)
+    net = tokenizer_of(checkpoint).to(on)
+    generator = generator_of(checkpoint).to(on) if checkpoint.averaged("generator") else None
+    return Pair(net, generator, checkpoint, on)
+
+
+def tokenizer_of(checkpoint: state.Checkpoint) -> Tokenizer:
+    """The averaged tokenizer, in eval mode."""
+    net = build.tokenizer(checkpoint.config)
+    state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
+    return net.eval().requires_grad_(False)
+
+
+def generator_of(checkpoint: state.Checkpoint) -> Generator:
+    """The averaged generator, in eval mode."""
+    weights = checkpoint.averaged("generator")
+    if not weights:
+        raise state.CheckpointError(f"{checkpoint.path} has no generator (a warm-up trains none).")
+    # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
+    ends = {k: t for k, t in weights.items() if k.startswith("projectors.") and k.endswith(".4.bias")}
+    dims = {key.split(".")[1]: len(bias) for key, bias in ends.items()}
+    net = build.generator(checkpoint.config, len(checkpoint.classes), dims)
+    state.load_strictly(net, weights, f"the generator of {checkpoint.path}")
+    net.class_names = checkpoint.classes
+    return net.eval().requires_grad_(False)
+
+
+def _joined(generator: state.Checkpoint, tokenizer: Path | str | None) -> state.Checkpoint:
+    """A generator by itself, with a tokenizer from elsewhere."""
+    if tokenizer is None:
+        raise state.CheckpointError(
+            f"{generator.path} holds a generator and no tokenizer: say with --tokenizer which one draws its tokens."
+        )
+    other = sources.read(str(tokenizer), ("tokenizer", "tokenizer_ema"))
+    config = dataclasses.replace(generator.config, tokenizer=other.config.tokenizer)
+    tensors = {f"tokenizer.{name}": t for name, t in other.averaged("tokenizer").items()}
+    return dataclasses.replace(generator, config=config, tensors={**generator.tensors, **tensors})

@@ -5,6 +5,7 @@ Every regime of the paper is `gear_step` with something removed, and stands besi
     gear_step     both, guided by the soft branch   Algorithm 1, eqs. 11 and 12
     warmup_step   no generator                      section 4.1
     frozen_step   no tokenizer update               LlamaGen-REPA; without a target, LlamaGen
+    encoded_step  no tokenizer: its stored tokens   the same, at the cost of the generator alone
     naive_step    no hard/soft separation           Figure 2b, which collapses
 
 A new idea is a new function here, never an `if` inside `gear_step`. The modules arrive as arguments; what they must
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from gear import losses
 from gear.assignment import Assignment, count
-from gear.config import Frozen, Gear, Naive, TokenizerLoss, Warmup
+from gear.config import Frozen, Gear, Naive, TokenizerLoss
 from gear.update import Trained, frozen, update
 
 ReadOut = Callable[[Assignment, Tensor, float], Tensor]  # (A, E, tau) -> u
@@ -36,6 +37,18 @@ class Batch:
     """
 
     x: Float[Tensor, "B 3 H W"]
+    c: Int[Tensor, "B"]
+    f: Mapping[str, Float[Tensor, "B N _"]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `encoded_step` needs of a batch whose images were encoded before.
+
+    q: hard indices, int64 in [0, K). c, f: as in `Batch`.
+    """
+
+    q: Int[Tensor, "B N"]
     c: Int[Tensor, "B"]
     f: Mapping[str, Float[Tensor, "B N _"]]
 
@@ -97,7 +110,7 @@ def gear_step(
     u_s = read_out(t.A[:, :-1], E, tau)                                    # 3     u^s = softmax(A / tau) E
     H_s = fixed(u_s, c, stop_at_tap=True)                                  # 4     S^s = [e_c, u^s] to layer l
     align_s = losses.alignment(H_s.projected, f)                           # 5     L_align^s
-    norm_tok = update(vq["L_VQ"] + lam * align_s, tokenizer.net)           # 6     guidance -> tokenizer
+    norm_tok = update(vq["L_VQ"] + stage.guidance * align_s, tokenizer.net)  # 6   guidance -> tokenizer
     adversary = critic_step(tokenizer, x, t.x_hat)                         #       the adversary of eq. 2
 
     H_h = generator(t.q[:, :-1], c)                                        # 3, 4  u^h = E[q], S^h to layer L
@@ -106,24 +119,28 @@ def gear_step(
     norm_ar = update(ntp + lam * align_h, generator)                       # 7     NTP -> AR
     # fmt: on
     ar = {"ntp": ntp, "align_hard": align_h, "align_soft": align_s}
-    return report(t.q, tokenizer, vq | adversary | norm_tok | ar | norm_ar)
+    return report(t.q, tokenizer.codebook_size, vq | adversary | norm_tok | ar | norm_ar)
 
 
-def warmup_step(tokenizer: Learner, batch: Batch, stage: Warmup) -> Step:
+def warmup_step(tokenizer: Learner, batch: Batch) -> Step:
     """The tokenizer alone: lines 1, 2 and 6 without guidance."""
     t = tokenizer.net(batch.x)
     vq = eq2(tokenizer, batch.x, t)
     norm_tok = update(vq["L_VQ"], tokenizer.net)
-    return report(t.q, tokenizer, vq | norm_tok | critic_step(tokenizer, batch.x, t.x_hat))
+    return report(t.q, tokenizer.codebook_size, vq | norm_tok | critic_step(tokenizer, batch.x, t.x_hat))
 
 
 def frozen_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Frozen) -> Step:
     """The generator alone: lines 4, 5 and 7 on the hard branch of a tokenizer that never moves."""
-    q = tokenizer.net.module.encode(batch.x)
-    H = generator(q[:, :-1], batch.c)
-    ntp, align = losses.next_token(H.logits, q), losses.alignment(H.projected, batch.f)
+    return encoded_step(generator, Encoded(tokenizer.net.module.encode(batch.x), batch.c, batch.f), stage)
+
+
+def encoded_step(generator: Trained, batch: Encoded, stage: Frozen) -> Step:
+    """`frozen_step` on tokens that `gear encode` stored: equal losses, without running the tokenizer again."""
+    H = generator(batch.q[:, :-1], batch.c)
+    ntp, align = losses.next_token(H.logits, batch.q), losses.alignment(H.projected, batch.f)
     norm_ar = update(ntp + stage.lam * align, generator)
-    return report(q, tokenizer, {"ntp": ntp, "align_hard": align} | norm_ar)
+    return report(batch.q, generator.module.codebook_size, {"ntp": ntp, "align_hard": align} | norm_ar)
 
 
 def naive_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Naive) -> Step:
@@ -135,7 +152,7 @@ def naive_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Naiv
     ntp, align = losses.next_token(H.logits, t.q), losses.alignment(H.projected, batch.f)
     norms = update(vq["L_VQ"] + ntp + stage.lam * align, tokenizer.net, generator)
     adversary = critic_step(tokenizer, batch.x, t.x_hat)
-    return report(t.q, tokenizer, vq | adversary | {"ntp": ntp, "align_hard": align} | norms)
+    return report(t.q, tokenizer.codebook_size, vq | adversary | {"ntp": ntp, "align_hard": align} | norms)
 
 
 # ------------------------------------------------------------------------------------------- what the steps share
@@ -165,5 +182,5 @@ def critic_step(tokenizer: Learner, x: Tensor, x_hat: Tensor) -> dict[str, Tenso
     return {"critic": loss} | update(loss, tokenizer.critic)
 
 
-def report(q: Tensor, tokenizer: Learner, terms: Mapping[str, Tensor]) -> Step:
-    return Step({name: value.detach() for name, value in terms.items()}, count(q, tokenizer.codebook_size))
+def report(q: Tensor, codebook_size: int, terms: Mapping[str, Tensor]) -> Step:
+    return Step({name: value.detach() for name, value in terms.items()}, count(q, codebook_size))

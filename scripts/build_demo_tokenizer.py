@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from gear.build import BUILTIN
 from gear.config_json import to_json
+from gear.sources import BUILTIN
 from gear.train import state
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from gear.config import (
     VQ,
-    Backbone,
+    VQGAN,
     Config,
     Critic,
     Data,
@@ -78,7 +78,7 @@ def tiny(images_folder: Path) -> Config:
         stage=Gear(),
         tokenizer=Tokenizer(
             quantizer=VQ(codebook_size=16, dim=4),
-            backbone=Backbone(
+            backbone=VQGAN(
                 channels=16,
                 multipliers=(1, 2),
                 encoder_blocks=1,
@@ -92,7 +92,7 @@ def tiny(images_folder: Path) -> Config:
             loss=TokenizerLoss(perceptual_trunk="alex"),
         ),
         generator=Generator(layers=2, heads=2, width=32, tap=1, projector=16),
-        target=Target("efficientnet_lite0"),
+        targets=(Target("efficientnet_lite0"),),
         data=Data(str(images_folder), resolution=32, holdout=0.1),
         optimizer=Optimizer(tokenizer_lr=1e-3, critic_lr=1e-3, generator_lr=1e-3, ema=0.9),
         steps=6,

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from bench import __main__ as bench
-from bench import readout
+from bench import decoding, generator, readout
+from gear import config as cfg
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
@@ -15,12 +16,19 @@ def test_bench(arguments, monkeypatch, capsys):
     monkeypatch.setattr(readout, "K", 128)
     monkeypatch.setattr(readout, "D", 16)
     monkeypatch.setattr(readout, "peak", lambda side, device: 1.0 if side == "ours" else 4.0)
+    monkeypatch.setattr(generator, "CONFIG", cfg.Generator(layers=2, heads=2, width=32, tap=1))
+    monkeypatch.setattr(generator, "K", 50)
+    monkeypatch.setattr(generator, "SIDE", 3)
+    monkeypatch.setattr(generator, "peak", lambda side, device: 2.0)
+    monkeypatch.setattr(decoding, "SIZE", (50, 41))
+    monkeypatch.setattr(decoding, "R", 32)
+    monkeypatch.setattr(decoding, "IMAGES", 2)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", *arguments])
     bench.main()
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        assert [row["unit"] for row in rows] == ["s", "MiB"]
+        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "ms", "ms"]
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said

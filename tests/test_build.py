@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gear import build, run, weights
+from gear import build, run, sources, weights
 from gear.config import (
     IBQ,
     LFQ,
     VQ,
-    Backbone,
+    VQGAN,
     Config,
     ConfigError,
     Critic,
@@ -107,12 +107,12 @@ def test_a_weight_of_zero_builds_nothing(tiny: Config, no_weights: None) -> None
 
 @pytest.mark.parametrize("stage", [Warmup(), Gear(lam=0.0), Frozen(lam=0.0), Naive(lam=0.0)])
 def test_without_alignment_no_target_is_read(tiny: Config, no_weights: None, stage: Stage) -> None:
-    assert build.targets(replace(tiny, stage=stage), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU) == ()
+    assert build.targets(replace(tiny, stage=stage), lambda: torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU) == ()
 
 
 def test_the_target_is_standardised_over_the_given_images(tiny: Config) -> None:
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
-    (target,) = build.targets(tiny, pixels, CPU)
+    (target,) = build.targets(tiny, lambda: pixels, CPU)
     assert isinstance(target, Standardised)
     f = target.features(pixels, (4, 4)).flatten(0, 1)
     torch.testing.assert_close(f.mean(0), torch.zeros(112), atol=1e-4, rtol=0)
@@ -120,9 +120,9 @@ def test_the_target_is_standardised_over_the_given_images(tiny: Config) -> None:
 
 
 def test_a_target_from_a_file(tiny: Config, tmp_path: Path, no_weights: None) -> None:
-    here = replace(tiny, target=replace(tiny.target, weights=str(tmp_path / "none.pth")))
+    here = replace(tiny, targets=(replace(tiny.targets[0], weights=str(tmp_path / "none.pth")),))
     with pytest.raises((OSError, ValueError), match=r"none\.pth"):
-        build.target(here, torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU)
+        build.targets(here, lambda: torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU)
 
 
 def test_the_seed_decides_the_start(tiny: Config) -> None:
@@ -176,7 +176,7 @@ def test_init_leaves_a_critic_of_another_size(tiny: Config, trained: Path) -> No
 def test_the_shipped_tokenizer_fits_its_recipe() -> None:
     from gear.recipes import demo
 
-    found = state.load(build.BUILTIN)
+    found = state.load(sources.BUILTIN)
     made = groups(with_loss(demo(), perceptual=0.0))
     start = {key: t.float() if t.is_floating_point() else t for key, t in found.averaged("tokenizer").items()}
     assert same(tensors(made["tokenizer"].module), start)
@@ -187,7 +187,7 @@ def test_the_shipped_tokenizer_fits_its_recipe() -> None:
     [
         ({"quantizer": LFQ(4)}, r"tokenizer.quantizer.kind: VQ -> LFQ"),
         ({"quantizer": VQ(32, 4)}, r"\(tokenizer.quantizer.codebook_size: 16 -> 32\)"),
-        ({"backbone": Backbone()}, r"tokenizer.backbone.channels: 16 -> 128"),
+        ({"backbone": VQGAN()}, r"tokenizer.backbone.channels: 16 -> 128"),
     ],
 )
 def test_init_from_another_tokenizer_names_the_fields(

@@ -32,6 +32,9 @@ TINY = shlex.split(
 )
 
 
+SOME = ("demo", "gear-l", "table14-cfg-1.5", "folder-256")  # recipes
+
+
 @dataclass(frozen=True)
 class Ended:
     code: int
@@ -366,7 +369,7 @@ def test_the_list_of_commands(gear: Gear, args: list[str]) -> None:
     assert "gear demo" in said.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["train", name] for name in RECIPES])
+@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["train", name] for name in SOME])
 def test_help(gear: Gear, command: list[str]) -> None:
     said = gear.done(*command, "--help")
     assert f"usage: gear {' '.join(command)}" in said
@@ -387,19 +390,19 @@ def test_help_of_a_recipe_lists_every_field(gear: Gear) -> None:
 @pytest.mark.parametrize("args", [[], ["--help"]])
 def test_recipes_are_listed(gear: Gear, args: list[str]) -> None:
     said = gear.done("train", *args)
-    assert all(re.search(rf"^  {name} +\S", said, re.MULTILINE) for name in RECIPES)
+    assert not [name for name in RECIPES if not re.search(rf"^{re.escape(name)} +\S", said, re.MULTILINE)]
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["trian"], "there is no command 'trian'; perhaps you meant 'train'; the commands are demo, train,"),
+        (["trian"], "there is no command 'trian'; perhaps you meant 'train'; the commands are demo, recipes,"),
         (["--verbose"], "there is no command '--verbose'; the commands are"),
         (
             ["train", "demo-nave"],
-            "there is no recipe 'demo-nave'; perhaps you meant 'demo-naive'; the recipes are demo,",
+            "there is no recipe 'demo-nave'; perhaps you meant 'demo-naive' or 'demo-repa' or 'demo-llamagen'; `gear",
         ),
-        (["train", "xyz"], "there is no recipe 'xyz'; the recipes are demo,"),
+        (["train", "xyz"], "there is no recipe 'xyz'; `gear recipes` lists the"),
         (["train", "none.json"], "none.json"),
         (["train", "demo", "--stage.tau", "-1"], "stage.tau must be above 0"),
         (["train", "demo", "--data.resolution", "30"], "data.resolution must be a multiple of 8"),
@@ -436,7 +439,7 @@ def test_a_run_instead_of_its_configuration(gear: Gear, trained: Path) -> None:
     assert f"gear train {trained / 'config.json'}" in gear("train", trained).error
 
 
-@pytest.mark.parametrize("target", [["--target", "dinov2"], ["--target=dinov2"], ["--target.name", "dinov2"]])
+@pytest.mark.parametrize("target", [["--target", "dinov2-b"], ["--target=dinov2-b"], ["--target.name", "dinov2-b"]])
 def test_the_short_form_of_the_target(
     gear: Gear, trained: Path, target: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,7 +449,7 @@ def test_the_short_form_of_the_target(
         raise OSError("no network")
 
     monkeypatch.setattr(fetch, "fetch", no_network)
-    assert "gear fetch dinov2" in gear("train", trained / "config.json", *target, "--out", "new").error
+    assert "gear fetch dinov2-b" in gear("train", trained / "config.json", *target, "--out", "new").error
     assert not Path("new").exists()
 
 

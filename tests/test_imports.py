@@ -17,12 +17,49 @@ import torch
 from gear import losses
 
 ROOT = Path(__file__).parent.parent
-SPINE = {"assignment", "config", "config_json", "losses", "progress", "step", "store", "update", "weights"}
+SPINE = {
+    "assignment",
+    "config",
+    "config_check",
+    "config_json",
+    "losses",
+    "progress",
+    "sharing",
+    "step",
+    "store",
+    "update",
+    "weights",
+}
 PARTS = {"data", "generator", "targets", "tokenizer"}
 USES = {"evaluate", "figures", "probe", "train"}
-TOP = {"__main__", "build", "cli", "demo", "doctor", "fetch", "inference", "recipes", "run"}
+TOP = {
+    "__main__",
+    "build",
+    "cli",
+    "demo",
+    "choosing",
+    "codes",
+    "doctor",
+    "encode",
+    "exporting",
+    "fetch",
+    "inference",
+    "plan",
+    "planning",
+    "recipes",
+    "run",
+    "sources",
+}
 LAYERS = [SPINE, PARTS, USES, TOP | {""}]  # "" is gear itself
-LEAVES = {"config", "config_json", "progress", "store", "weights"}  # import nothing of gear but each other
+LEAVES = {
+    "config",
+    "config_check",
+    "config_json",
+    "progress",
+    "sharing",
+    "store",
+    "weights",
+}  # import nothing of gear but each other
 PICKLE = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 # A restricted unpickler: its find_class refuses every name but the three that a numpy array is made of.
 UNPICKLERS = {"gear/store/unpickle.py"}

@@ -283,7 +283,7 @@ def test_a_start_that_failed_leaves_the_folder_free(
     assert same(tensors(tmp_path / "run"), tensors(trained))
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"kind": "Config"}'])
+@pytest.mark.parametrize("content", ["", "{", '{"kind": "Recipe"}'])
 def test_a_damaged_configuration_is_named(tiny: Config, taken: Path, content: str) -> None:
     (taken / run.CONFIG).write_text(content)
     with pytest.raises(ConfigError, match=f"{taken / run.CONFIG} cannot be used"):

@@ -7,18 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gear import config as config_of
 from gear import losses
 from gear.assignment import Assignment
-from gear.config import Frozen, Gear, Naive, TokenizerLoss, Warmup
+from gear.config import IBQ, LFQ, VQ, VQGAN, Frozen, Gear, Naive, TokenizerLoss
 from gear.generator import Generator
 from gear.step import Batch, Learner, eq2, frozen_step, gear_step, naive_step, warmup_step
-from gear.tokenizer.backbone import Decoder, Encoder
 from gear.tokenizer.critic import Critic
-from gear.tokenizer.quantizers import IBQ, LFQ, VQ
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.update import Trained, frozen, update
 
-QUANTIZERS = {"VQ": lambda: VQ(13, 4), "LFQ": lambda: LFQ(4), "IBQ": lambda: IBQ(13, 4)}
+QUANTIZERS = {"VQ": VQ(13, 4), "LFQ": LFQ(4), "IBQ": IBQ(13, 4)}
 W = Gear(tau=0.1, lam=0.5)
 CLIP = 0.05  # well below the norms of the tokenizer's and the generator's gradients, so that it bites
 
@@ -37,16 +36,13 @@ class World:
         self, quantizer="VQ", seed=0, dropout=0.0, class_drop=0.0, lr=1e-3, critic=True, optimizer="sgd", clip=1e9
     ):
         torch.manual_seed(seed)
-        quantize = QUANTIZERS[quantizer]()
-        latent = 4 if quantizer == "LFQ" else 8
-        self.K = quantize.codewords().shape[0]
-        join = [nn.Identity(), nn.Identity()] if quantizer == "LFQ" else [nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)]
-        encoder, decoder = (C(8, (1, 2), 1, latent, False, 4, 1) for C in (Encoder, Decoder))
-        tokenizer = Tokenizer(encoder, decoder, quantize, *join, grid=(4, 4)).double()
-        generator = Generator(
-            codebook_size=self.K, classes=3, layers=3, heads=2, width=16, tap=2, grid=(4, 4), class_drop=class_drop,
-            dropout=dropout, target_dims={"f": 5}, projector=12,
-        ).double()  # fmt: skip
+        sizes = VQGAN(8, (1, 2), encoder_blocks=1, decoder_blocks=1, latent=8, attention=False, groups=4)
+        tokenizer = Tokenizer(QUANTIZERS[quantizer], sizes).double()
+        self.K = QUANTIZERS[quantizer].codebook_size
+        config = config_of.Generator(
+            layers=3, heads=2, width=16, tap=2, class_drop=class_drop, dropout=dropout, projector=12
+        )
+        generator = Generator(config, codebook_size=self.K, classes=3, grid=(4, 4), target_dims={"f": 5}).double()
         nn.init.normal_(generator.output.weight, std=0.5)  # a head that is zero hides mistakes
 
         def trained(name, module, ema):
@@ -295,7 +291,7 @@ def test_updating_the_generator_before_the_soft_backward_is_an_error():
 def test_warmup_is_gear_without_the_generator():
     joint, alone = World(optimizer="adamw"), World(optimizer="adamw")
     a = gear_step(joint.learner, joint.generator, joint.batch, Gear(lam=0.0))
-    b = warmup_step(alone.learner, alone.batch, Warmup())
+    b = warmup_step(alone.learner, alone.batch)
     assert all(torch.equal(a.terms[k], b.terms[k]) for k in b.terms)
     assert "ntp" not in b.terms
     assert same(joint.state(), alone.state(), "tokenizer.")

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import safetensors.numpy
 
 from gear import weights
 from gear.store.packages import Package
-from gear.weights import Hub, MissingWeight, Weight
+from gear.weights import Hub, MissingWeight, Url, Weight
 
 DATA = b"weights"
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -23,12 +24,13 @@ MADE = replace(PACKAGED, name="made", file="made.safetensors")
 FROM_HUB = replace(
     PACKAGED, name="hub", file="model.safetensors", sha256=None, source=Hub("me/net", "model.safetensors")
 )
+FROM_URL = replace(PACKAGED, name="url", file="net.pt", sha256=None, source=Url("https://example.org/a/net.pt"))
 
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch, tmp_path) -> Path:
-    """Three entries, nothing shipped, an empty cache in tmp_path."""
-    monkeypatch.setattr(weights, "WEIGHTS", (PACKAGED, MADE, FROM_HUB))
+    """One entry of each kind, nothing shipped, an empty cache in tmp_path."""
+    monkeypatch.setattr(weights, "WEIGHTS", (PACKAGED, MADE, FROM_HUB, FROM_URL))
     monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -54,6 +56,8 @@ def test_missing_gives_three_ways(registry):
     assert "GEAR_CACHE" in said
     with pytest.raises(MissingWeight, match=r"with model\.safetensors of the model me/net"):
         weights.path("hub")
+    with pytest.raises(MissingWeight, match=r"with net\.pt \(https://example\.org/a/net\.pt\), or put net\.pt at"):
+        weights.path("url")
     with pytest.raises(KeyError):
         weights.path("unknown")
 
@@ -97,9 +101,11 @@ def test_a_whole_copy_behind_a_damaged_one_is_found(registry):
     assert weights.path("net") == whole
 
 
-def test_where_no_sha256_is_published_the_noted_one_holds(registry):
+def test_where_no_sha256_is_published_the_noted_one_holds(registry, monkeypatch):
     file = put(registry / "cache/weights/hub/model.safetensors")
-    assert weights.path("hub") == file
+    with monkeypatch.context() as patch:  # files of several GB are not read for nothing
+        patch.setattr(weights, "sha256", lambda _: pytest.fail("read"))
+        assert weights.path("hub") == file
     weights.note_path(file).write_text(f"{SHA}  model.safetensors\n")
     assert weights.path("hub") == file
     put(file, b"other")
@@ -109,7 +115,7 @@ def test_where_no_sha256_is_published_the_noted_one_holds(registry):
 
 def test_status(registry):
     file = put(registry / "cache/weights/net/net.pth")
-    net, made, hub = weights.status()
+    net, made, hub, _ = weights.status()
     assert (net.name, net.present, net.path, net.needed_for, net.how) == ("net", True, file, "a test", "")
     assert (made.present, made.path, made.how) == (False, weights.cached(MADE), "gear fetch made")
     assert not hub.present
@@ -126,13 +132,43 @@ def real(monkeypatch) -> None:
 @pytest.mark.usefixtures("real")
 def test_every_entry_is_complete():
     names = [w.name for w in weights.WEIGHTS]
-    assert names == ["efficientnet_lite0", "efficientnet_lite1", "lpips-alex", "lpips-vgg", "inception-fid", "dinov2"]
+    assert len(set(names)) == len(names)
+    assert {"efficientnet_lite1", "lpips-alex", "lpips-vgg", "inception-fid", "llamagen-vq-16"} < set(names)
     for weight in weights.WEIGHTS:
         assert weight.licence
         assert weight.needed_for
-        if isinstance(weight.source, Package):
-            assert len(weight.source.sha256) == len(weight.sha256 or "") == 64
-            assert weight.source.member
+        match weight.source:
+            case Package():
+                assert len(weight.source.sha256) == len(weight.sha256 or "") == 64
+                assert weight.source.member
+            case Hub(repository, file):
+                assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
+                assert file == weight.file
+            case Url(address):
+                assert address.startswith("https://")
+                assert address.endswith(f"/{weight.file}")
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("dinov2-b", "timm/vit_base_patch14_dinov2.lvd142m"),
+        ("dinov2-g-reg", "timm/vit_giant_patch14_reg4_dinov2.lvd142m"),
+        ("dinov3-s", "timm/vit_small_patch16_dinov3.lvd1689m"),
+        ("siglip2-so400m-512", "timm/vit_so400m_patch16_siglip_512.v2_webli"),
+    ],
+)
+def test_timm_knows_the_repositories(name, repository):
+    """timm's own table of pretrained networks has the same."""
+    from timm.models import get_pretrained_cfg
+
+    source = weights.find(name).source
+    assert source == Hub(repository, "model.safetensors")
+    configuration = get_pretrained_cfg(repository.removeprefix("timm/"))
+    assert configuration is not None
+    assert configuration.hf_hub_id == repository
+    assert ("dinov3" in (configuration.license or "")) == ("DINOv3" in weights.find(name).licence)
 
 
 @pytest.mark.usefixtures("real")

@@ -1,17 +1,21 @@
-"""From prepared images to the batches of a step, with their target features.
+"""The batches of a step, with their target features: of prepared images, of images decoded ahead, or of stored codes.
 
-Batch `step` is a pure function of (seed, step), so resuming needs no state.
+Batch `step` is a pure function of (seed, step), so resuming needs no state. All three draw the same images with the
+same crops and flips in the same step (`gear.data.order.draw`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from gear.data import Images, batch_indices
-from gear.step import Batch
+from gear.data import Images
+from gear.data.order import draw
+from gear.data.shards import Shards
+from gear.data.streaming import Stream
+from gear.step import Batch, Encoded
 from gear.targets import Target
 
 REMEMBER = 1 << 30  # bytes of features kept in memory for images that come again unchanged
@@ -34,19 +38,20 @@ class Features:
             return self.target.features(pixels, self.grid)
         new = np.flatnonzero(~self.known[slots])
         if len(new):
-            self.kept[slots[new]] = self._in_passes(pixels[new]).half().cpu()
+            self.kept[slots[new]] = in_passes(self.target, pixels[new], self.grid).half().cpu()
             self.known[slots[new]] = True
         return self.kept[slots].to(self.device).float()
 
-    def _in_passes(self, pixels: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n N C"]:
-        """Always `ROWS` images in a pass, the last one filled up: a network rounds differently for another number of
-        rows, and which images are new together differs between a run and its continuation."""
-        rows = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // ROWS) * ROWS))
-        return torch.cat([self.target.features(pixels[part], self.grid) for part in rows.split(ROWS)])[: len(pixels)]
+
+def in_passes(target: Target, pixels: UInt8[Tensor, "n 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "n N C"]:
+    """Always `ROWS` images in a pass, the last one filled up: a network rounds differently for another number of rows,
+    and which images are new together differs between a run and its continuation."""
+    rows = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // ROWS) * ROWS))
+    return torch.cat([target.features(pixels[part], grid) for part in rows.split(ROWS)])[: len(pixels)]
 
 
 class Batches:
-    """`batches(step)` is the batch of that step, on the device."""
+    """`batches(step)` is the batch of that step, on the device; of images that were prepared."""
 
     def __init__(
         self, images: Images, features: Mapping[str, Features], size: int, seed: int, flip: bool, device: torch.device
@@ -55,15 +60,58 @@ class Batches:
         self.size, self.seed, self.flip, self.device = size, seed, flip, device
 
     def __call__(self, step: int) -> Batch:
-        index = batch_indices(len(self.images), self.size, self.seed, step)
-        flipped = np.random.default_rng((self.seed, step, 1)).random(len(index)) < 0.5 * self.flip
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images.pixels[index]))
-        pixels = torch.where(torch.from_numpy(flipped)[:, None, None, None], pixels.flip(-1), pixels).to(self.device)
-        slots = index + flipped * len(self.images)
+        drawn = draw(len(self.images), self.size, self.seed, step, flip=self.flip)
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images.pixels[drawn.index]))
+        flipped = torch.from_numpy(drawn.flipped)[:, None, None, None]
+        pixels = torch.where(flipped, pixels.flip(-1), pixels).to(self.device)
+        slots = drawn.index + drawn.flipped * len(self.images)
         return Batch(
             x=to_float(pixels),
-            c=torch.from_numpy(self.images.labels[index]).to(self.device),
+            c=torch.from_numpy(self.images.labels[drawn.index]).to(self.device),
             f={name: f(pixels, slots) for name, f in self.features.items()},
+        )
+
+
+class Streamed:
+    """The same of images that are decoded ahead, at each visit; features are computed at each visit, too."""
+
+    def __init__(self, stream: Stream, targets: Sequence[Target], grid: tuple[int, int], device: torch.device):
+        self.stream, self.targets, self.grid, self.device = stream, targets, grid, device
+
+    def __call__(self, step: int) -> Batch:
+        visit = self.stream(step)
+        pixels = visit.pixels.to(self.device, non_blocking=True)
+        f = {target.name: target.features(pixels, self.grid) for target in self.targets}
+        return Batch(to_float(pixels), visit.labels.to(self.device, non_blocking=True), f)
+
+
+class Stored:
+    """The same of tokens that `gear encode` stored, with features that it stored too or, without them, those of `live`.
+
+    `flip`: whether stored flipped images are drawn.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        size: int,
+        seed: int,
+        flip: bool,
+        targets: Collection[str],
+        live: Callable[[int], Batch] | None,
+        device: torch.device,
+    ):
+        self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
+        self.targets, self.live, self.device = targets, live, device
+
+    def __call__(self, step: int) -> Encoded:
+        shape, broken = self.shards.shape, self.shards.broken
+        d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=self.flip, broken=broken)
+        stored = {name: self.shards.features(name, d.index, d.view, d.flipped) for name in self.targets}
+        return Encoded(
+            q=self.shards.codes(d.index, d.view, d.flipped).to(self.device),
+            c=torch.from_numpy(self.shards.labels[d.index]).to(self.device),
+            f=self.live(step).f if self.live else {name: f.to(self.device).float() for name, f in stored.items()},
         )
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from gear.config import Config
 from gear.progress import bars
-from gear.step import Batch, Step
+from gear.step import Batch, Encoded, Step
 from gear.train import log, state
 from gear.update import Trained
 
@@ -30,8 +30,8 @@ def fit(
     config: Config,
     run: Path,
     groups: tuple[Trained, ...],
-    step: Callable[[Batch], Step],
-    batches: Callable[[int], Batch],
+    step: Callable[[Any], Step],
+    batches: Callable[[int], Batch | Encoded],
     classes: Sequence[str],
     on: torch.device,
     title: str,

@@ -7,7 +7,7 @@ The file is written beside its final name, synced, and renamed, so that a killed
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,11 @@ def header(step: int, config: Config, classes: Sequence[str]) -> dict[str, str]:
     return {"format": "gear-1", "step": str(step), "config": to_json(config), "classes": json.dumps(list(classes))}
 
 
-def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint or a run folder that has one. No pickle is ever opened. Raises `CheckpointError`."""
+def load(path: Path, parts: Collection[str] | None = None) -> Checkpoint:
+    """Reads a checkpoint or a run folder that has one, or only the `parts` of it. No pickle is ever opened.
+
+    Raises `CheckpointError`.
+    """
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
@@ -94,7 +97,8 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as f:
             metadata = f.metadata() or {}
-            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (not a dict)
+            wanted = [key for key in f.keys() if parts is None or key.split(".")[0] in parts]  # noqa: SIM118  (no dict)
+            tensors = {key: f.get_tensor(key) for key in wanted}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
     if metadata.get("format") != "gear-1":

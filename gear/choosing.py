@@ -1,0 +1,111 @@
+"""From what stands on the command line to a configuration: a recipe's name or a JSON file, then fields to change."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from inspect import cleandoc
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from gear.config import Config
+
+RUNS = Path("runs")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a recipe or a JSON file stands for: a configuration, its folder, and what to say about it."""
+
+    config: Config
+    out: Path
+    about: str
+
+
+def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
+    """Of the first argument, a recipe's name or a JSON file. Without one, says `about`, what there is, returns None.
+
+    Raises ValueError and OSError.
+    """
+    from gear.config_json import read
+    from gear.recipes import RECIPES
+
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: gear {command} RECIPE [--field value ...]\n       gear {command} RUN/config.json\n\n{about}\n")
+        show_recipes()
+        print(f"\ngear {command} RECIPE --help lists every field.")
+        return None
+    name, file = args[0], Path(args[0])
+    if name in RECIPES:
+        recipe = RECIPES[name]
+        return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""))
+    if file.suffix == ".json":  # the config.json of a run, which goes on with it; another is the start of a new one
+        folder = file.parent if file.name == "config.json" else RUNS / file.stem
+        return Start(read(file), folder, f"The configuration in {file}.")
+    own = file / "config.json"
+    hint = f" To go on with the run in {name}: gear {command} {own}" if own.exists() else ""
+    raise ValueError(unknown("recipe", name, RECIPES) + hint)
+
+
+def show_recipes(table: int | None = None) -> None:
+    """All of them in groups, or those of one table of the paper. Raises ValueError for a table without any."""
+    from gear.recipes.listing import HEADER, groups
+
+    console = Console(highlight=False)
+    for group in groups(table):
+        listed = Table(
+            *HEADER[:2], title=group.title, title_justify="left", box=None, pad_edge=False, header_style="dim"
+        )
+        for name in HEADER[2:]:
+            listed.add_column(name, justify="right", no_wrap=True)
+        for entry in group.entries:
+            listed.add_row(*entry.cells)
+        listed.columns[0].no_wrap = True
+        console.print(listed)
+        console.print()
+
+
+def fields(command: str, start: Start, args: Sequence[str], default: T) -> T:
+    """`default`, which holds the configuration of `start`, with the fields that `args` give after the first."""
+    name, *given = args
+    given = [_in_full(option) for option in given]
+    return tyro.cli(
+        type(default),
+        prog=f"gear {command} {name}",
+        description=start.about,
+        default=default,
+        args=given,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _in_full(option: str) -> str:
+    """--target dinov3-b and --target.layer 9 mean the first of the targets."""
+    name, equals, value = option.partition("=")
+    if name == "--target":
+        name = "--targets.0.name"
+    elif name.startswith("--target."):
+        name = name.replace("--target.", "--targets.0.")
+    return name + equals + value
+
+
+def summary(function: object) -> str:
+    """The first paragraph of its docstring, in one line."""
+    return " ".join((function.__doc__ or "").split("\n\n")[0].split())
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """One sentence with the nearest names, or with all of them if they are few."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3)
+    meant = f"perhaps you meant {' or '.join(map(repr, near))}; " if near else ""
+    listed = (
+        f"the {what}s are {', '.join(names)}"
+        if len(names) <= 20
+        else f"`gear {what}s` lists the {len(names)} there are"
+    )
+    return f"there is no {what} {name!r}; {meant}{listed}."

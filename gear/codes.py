@@ -1,0 +1,74 @@
+"""Which tokens a run may read instead of running its tokenizer: those of the same images, crops and weights."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gear import build, sources
+from gear.config import Config, ConfigError
+from gear.data import Images
+from gear.data.crop import Cropping
+from gear.data.folder import Listing
+from gear.data.shards import Shards
+from gear.store.packages import sha256
+
+
+def cropping(config: Config) -> Cropping:
+    """The squares that images are seen in. Fixed random ones are the data set's and do not depend on the run's seed."""
+    d = config.data
+    return Cropping(d.resolution, d.crop, d.interpolation, d.views)
+
+
+def about(config: Config, train: Images | Listing) -> dict[str, Any]:
+    """What the codes of `train` depend on, for their index."""
+    targets = {t.name: asdict(t) for t in config.targets} if build.aligned(config) else {}
+    return {**_settings(config), "files": _digest(train), "classes": list(train.classes), "targets": targets}
+
+
+def opened(config: Config) -> Shards:
+    """The codes that `config` trains on. Raises `ConfigError` if they were made with anything else than it says."""
+    assert config.data.codes is not None
+    shards = Shards(Path(config.data.codes))
+    _same(config, shards, _settings(config))
+    if config.data.flip and shards.shape.flips == 1:
+        raise ConfigError(f"{config.data.codes} holds no flipped images: set data.flip to False, or encode again.")
+    stored = shards.about["targets"]
+    for target in config.targets if build.aligned(config) else ():
+        if target.name in stored and stored[target.name] != asdict(target):
+            raise ConfigError(
+                f"{config.data.codes} holds features of {stored[target.name]}, and this run has {asdict(target)}: "
+                "encode again into another folder, or change targets."
+            )
+    return shards
+
+
+def features_stored(config: Config, shards: Shards) -> bool:
+    """Whether no image is needed any more."""
+    return not build.aligned(config) or all(t.name in shards.shape.features for t in config.targets)
+
+
+def require_same_files(config: Config, shards: Shards, train: Images | Listing) -> None:
+    """For a run that reads both: image i must be the one whose codes are row i. Raises `ConfigError`."""
+    _same(config, shards, {"files": _digest(train)})
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    assert config.tokenizer.init is not None
+    weights = sha256(sources.file_of(config.tokenizer.init))
+    return {"path": config.data.path, "holdout": config.data.holdout, **asdict(cropping(config)), "tokenizer": weights}
+
+
+def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:
+    for name, value in asked.items():
+        if (found := shards.about.get(name)) != value:
+            raise ConfigError(
+                f"{config.data.codes} was encoded with {name} {found!r}, and this run has {value!r}: encode again into "
+                "another folder, or change the run."
+            )
+
+
+def _digest(train: Images | Listing) -> str:
+    """Of all names and labels in their order."""
+    text = "\n".join(f"{label} {name}" for name, label in zip(train.names, train.labels.tolist(), strict=True))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

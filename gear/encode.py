@@ -1,0 +1,73 @@
+"""`gear encode`: the tokens of a data set, and what the targets see in it, computed once.
+
+Training on a frozen tokenizer otherwise runs it, and the targets, again in every epoch: 300 times for Table 1's rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from rich.console import Console
+from torch import Tensor
+
+from gear import build, run
+from gear.codes import about, cropping
+from gear.config import Config, ConfigError, Frozen, grid
+from gear.config_check import check
+from gear.data import Images
+from gear.data.shards import Shape, ShardWriter
+from gear.data.streaming import in_order
+from gear.progress import bars
+from gear.run import Prepared
+from gear.train.batches import in_passes, to_float
+
+AT_ONCE = 32  # images in one pass of the tokenizer
+
+
+def encode(config: Config, out: Path, features: bool, *, console: Console | None = None) -> None:
+    """Stores the tokens of every view and flip of the training images of `config` in the folder `out`, or goes on.
+
+    features: what its targets see, too. Raises ValueError and OSError before the long work: without a tokenizer, with
+    crops that are not fixed, for a folder that holds other codes.
+    """
+    config = run.in_full(check(replace(config, stage=Frozen(lam=1.0 if features else 0.0))))  # 0: no targets
+    size, on = cropping(config), build.device(config)
+    if size.fixed is None:
+        raise ConfigError("data.views must be set, as 10, with a random crop: only fixed crops can be stored.")
+    build.require(config)
+    p = run.prepare(config, on)
+    net = build.trained_tokenizer(config).to(on)
+    side, flips = (grid(config), grid(config)), 2 if config.data.flip else 1
+    dims = {t.name: t.channels for t in p.targets}
+    shape = Shape(len(p.train), size.fixed, flips, side[0] * side[1], config.tokenizer.quantizer.codebook_size, dims)
+    writer = ShardWriter(out, about(config, p.train), shape)
+    missing = writer.missing()
+    with bars(console or Console()) as progress:
+        total, left = len(p.train), sum(map(len, missing))
+        bar = progress.add_task(f"encoding into {out}", total=total, completed=total - left, note="")
+        for part in missing:
+            for index, pixels, labels in _blocks(p, config, part):
+                shown = pixels[:, :, None] if flips == 1 else torch.stack([pixels, pixels.flip(-1)], 2)
+                flat = shown.flatten(0, 2).to(on)
+                q = torch.cat([net.encode(to_float(x)) for x in flat.split(AT_ONCE)])
+                seen = {t.name: in_passes(t, flat, side) for t in p.targets}
+                lead = shown.shape[:3]
+                writer.add(index, q.unflatten(0, lead), labels, {n: f.unflatten(0, lead) for n, f in seen.items()})
+                progress.advance(bar, len(index))
+
+
+def _blocks(
+    p: Prepared, config: Config, part: range
+) -> Iterator[tuple[Int64[np.ndarray, "n"], UInt8[Tensor, "n V 3 R R"], Int64[Tensor, "n"]]]:
+    """The images `part`, one after the other, with all their views."""
+    if isinstance(p.train, Images):
+        for start in range(part.start, part.stop, AT_ONCE):
+            index = np.arange(start, min(start + AT_ONCE, part.stop))
+            pixels = torch.from_numpy(np.ascontiguousarray(p.train.pixels[index]))
+            yield index, pixels[:, None], torch.from_numpy(p.train.labels[index])
+        return
+    for block in in_order(p.train, cropping(config), AT_ONCE, workers=config.data.workers, rows=part):
+        yield block.index, block.pixels, block.labels

@@ -1,0 +1,54 @@
+"""`gear export`: a run's averaged weights for other programs."""
+
+from pathlib import Path
+from typing import Literal
+
+from gear import run, sources
+from gear.config import FAMILIES
+from gear.config_json import to_json
+from gear.generator import released as released_generators
+from gear.tokenizer import released as released_tokenizers
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.train.state import Checkpoint
+
+Layout = Literal["hub", "llamagen", "gear", "lightning", "bare"]
+
+
+def export(source: Path, out: Path, layout: Layout, part: Literal["tokenizer", "generator"]) -> Path:
+    """Writes `part` of `source` to `out`, a folder for "hub" and a file for the other layouts.
+
+    Raises ValueError for what the layout cannot hold: a tokenizer or generator that the public code does not have.
+    """
+    checkpoint = sources.read(str(source))
+    net = run.tokenizer_of(checkpoint) if part == "tokenizer" else run.generator_of(checkpoint)
+    if layout == "hub":
+        net.save_pretrained(out, model_card_kwargs={"training": _training(checkpoint)})
+    elif isinstance(net, Tokenizer):
+        critic = checkpoint.part("critic") or None
+        released_tokenizers.write(out, layout, net.state_dict(), _family(net), critic=critic)
+    elif layout in ("llamagen", "gear"):
+        if net.config.class_rotary != "zero":
+            raise ValueError(
+                'public code rotates the class token by zeros, and this generator was trained with class_rotary "'
+                f'{net.config.class_rotary}": it would draw other images there. Export it with --layout hub.'
+            )
+        released_generators.write(out, net.state_dict(), layout)
+    else:
+        raise ValueError(f'no public code reads a generator in the layout "{layout}"; take hub, llamagen or gear.')
+    return out
+
+
+def _family(net: Tokenizer) -> str:
+    for name, family in FAMILIES.items():
+        if (family.quantizer, family.backbone) == (net.quantizer, net.backbone):
+            return name
+    raise ValueError(
+        f"no public code has a tokenizer of these sizes; they have {', '.join(FAMILIES)}. Export it with --layout hub."
+    )
+
+
+def _training(checkpoint: Checkpoint) -> str:
+    if not checkpoint.step:
+        return ""
+    config = to_json(checkpoint.config)
+    return f"Averaged weights after {checkpoint.step:,} steps of this configuration:\n\n```json\n{config}\n```"

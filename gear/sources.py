@@ -1,0 +1,102 @@
+"""Trained weights from wherever they are, as a `Checkpoint`: a run, a folder of `save_pretrained`, or a public file.
+
+`tokenizer.init` and `generator.init` of a configuration, and the models that `gear sample` and `gear reconstruct` take,
+are each named by one text: a path, "builtin", or a name that `gear fetch` knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gear import fetch, weights
+from gear.config import FAMILIES, Config, Generator
+from gear.data.classes import imagenet
+from gear.generator import Generator as GeneratorNet
+from gear.generator import released as released_generators
+from gear.sharing import MODEL, ModelError, about
+from gear.tokenizer import released as released_tokenizers
+from gear.tokenizer.tokenizer import Tokenizer as TokenizerNet
+from gear.train import state
+from gear.train.state import Checkpoint, CheckpointError
+
+BUILTIN = Path(__file__).parent / "pretrained" / "demo_tokenizer.safetensors"
+IMAGENET = 1000  # classes
+
+
+def find(source: str) -> Path:
+    """Where `source` is; what a model hub has is fetched first. Raises `MissingWeight`, which says how to bring it."""
+    if source == "builtin":
+        return BUILTIN
+    if not Path(source).exists() and source in {weight.name for weight in weights.WEIGHTS}:
+        return fetch.on_demand(source)
+    return Path(source).expanduser()
+
+
+def file_of(source: str) -> Path:
+    """The file that `source` stands for, where it is a folder the one in it that holds the weights."""
+    path = find(source)
+    return next((file for file in (path / MODEL, path / state.NAME) if file.is_file()), path)
+
+
+def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:
+    """The weights called `source`; of a run only the `parts` asked for, such as "tokenizer_ema", if any are.
+
+    A public file or a saved model has made no steps, and has the configuration that its weights imply. Raises
+    `MissingWeight` and `CheckpointError`, which name what is wrong.
+    """
+    path = find(source)
+    if path.is_dir() and (path / MODEL).is_file():
+        return _saved(path)
+    if not released_tokenizers.is_released(path):
+        return state.load(path, parts)
+    try:
+        return _released(path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _released(path: Path) -> Checkpoint:
+    """A public tokenizer or generator; which, is told by the names of its tensors."""
+    try:
+        found = released_tokenizers.read(path)
+    except released_tokenizers.ReleasedError as no_tokenizer:
+        try:
+            net = released_generators.read(path)
+        except released_generators.ReleasedError as no_generator:
+            raise CheckpointError(f"{no_tokenizer} Nor is it a generator: {no_generator}") from None
+        config = Generator(net.layers, net.heads, net.width, class_rotary="zero", classes=net.classes)
+        if net.projector is not None:
+            config = replace(config, projector=net.projector)
+        names = imagenet() if net.classes == IMAGENET else map(str, range(net.classes))
+        return Checkpoint(path, 0, Config(generator=config), tuple(names), _under("generator", net.tensors))
+    config = replace(Config(), tokenizer=replace(FAMILIES[found.family], init=str(path)))
+    tensors = _under("tokenizer", found.tokenizer) | _under("critic", found.critic or {})
+    return Checkpoint(path, 0, config, (), tensors)
+
+
+def _saved(path: Path) -> Checkpoint:
+    """A folder of `save_pretrained`."""
+    try:
+        kind, settings = about(path)
+        tensors = load_file(path / MODEL)
+        if kind == "Tokenizer":
+            with torch.device("meta"):
+                net = TokenizerNet.from_settings(settings)
+            tokenizer = replace(Config().tokenizer, quantizer=net.quantizer, backbone=net.backbone)
+            return Checkpoint(path, 0, replace(Config(), tokenizer=tokenizer), (), _under("tokenizer", tensors))
+        with torch.device("meta"):
+            net = GeneratorNet.from_settings(settings)
+        config = replace(net.config, classes=net.null_label)
+        names = net.class_names or tuple(map(str, range(net.null_label)))
+        return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors))
+    except (ModelError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a model that gear saved: {error}") from None
+
+
+def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}

@@ -1,0 +1,134 @@
+"""Stored codes: the losses of the live path, without its tokenizer; and refused where they are of something else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gear import build, run
+from gear.config import Config, ConfigError, Frozen, Target
+from gear.encode import encode
+from gear.step import Batch, Encoded
+from gear.train import log
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty noisy pictures of unequal sizes in two classes, and one that is broken."""
+    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i in range(20):
+        folder = root / ("a" if i % 2 else "b")
+        folder.mkdir(exist_ok=True)
+        size = (int(random.integers(40, 70)), int(random.integers(40, 70)), 3)
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{i:02d}.png")
+    (root / "a" / "broken.png").write_bytes(b"not a picture")
+    return root
+
+
+def frozen(config: Config, tokenizer: Path, **data) -> Config:
+    """`config` on a tokenizer that is frozen."""
+    fixed = replace(config.tokenizer, init=str(tokenizer))
+    return replace(config, stage=Frozen(), tokenizer=fixed, data=replace(config.data, flip=True, **data))
+
+
+def losses(config: Config, steps: int = 5) -> list[dict[str, float]]:
+    """Of the first steps, as the loop makes them."""
+    fed = run.supply(config, None, CPU)
+    training = build.training(config, len(fed.classes), fed.dims, CPU)
+    made = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        made.append({name: float(value) for name, value in training.step(fed.batches(step)).terms.items()})
+    return made
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_prepared_images_give_the_same_losses_live_and_stored(tiny, trained, tmp_path, features):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", features)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    assert losses(stored) == losses(live)
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_random_crops_give_the_same_losses_live_and_stored(tiny, trained, photos, tmp_path, features):
+    """Three fixed crops of each image, and a broken image among them. Streamed features are float32, stored ones are
+    float16, of which the loss takes the direction."""
+    data = {"path": str(photos), "crop": "random", "views": 3, "holdout": 0.0, "workers": 0}
+    live = frozen(tiny, trained, **data)
+    encode(live, tmp_path / "codes", features)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    for a, b in zip(losses(stored, 9), losses(live, 9), strict=True):
+        assert a == (pytest.approx(b, rel=1e-3) if features else b)
+
+
+def test_stored_features_need_no_image(tiny, trained, photos, tmp_path, monkeypatch):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", True)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")), steps=3)
+    monkeypatch.setattr(run, "prepare", None)
+    run.train(stored, tmp_path / "run")
+    (line,) = (line for line in log.read(tmp_path / "run" / log.NAME) if line["step"] == 3)
+    assert line["ntp"] > 0
+    assert json.loads((tmp_path / "run" / run.DATA).read_text())["train"] > 0
+
+
+def test_what_is_stored_is_what_the_tokenizer_says(tiny, trained, tmp_path):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", False)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    a, b = run.supply(stored, None, CPU).batches(2), run.supply(live, None, CPU).batches(2)
+    assert isinstance(a, Encoded)
+    assert isinstance(b, Batch)
+    assert torch.equal(a.q, run.load(trained, "cpu").tokenizer.encode(b.x))
+    assert torch.equal(a.c, b.c)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"resolution": 48}, "was encoded with resolution 32, and this run has 48"),
+        ({"holdout": 0.3}, "was encoded with holdout 0.1, and this run has 0.3"),
+        ({"path": "builtin"}, "was encoded with path"),
+    ],
+)
+def test_codes_of_other_images_are_refused(tiny, trained, tmp_path, change, said):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", False)
+    other = replace(live, data=replace(live.data, codes=str(tmp_path / "codes"), **change))
+    with pytest.raises(ConfigError, match=said):
+        run.train(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_codes_of_another_tokenizer_or_target_are_refused(tiny, trained, tmp_path):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", True)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    run.train(replace(tiny, steps=1), tmp_path / "other")
+    moved = replace(stored, tokenizer=replace(stored.tokenizer, init=str(tmp_path / "other")))
+    with pytest.raises(ConfigError, match="was encoded with tokenizer"):
+        run.supply(moved, None, CPU)
+    with pytest.raises(ConfigError, match=r"holds features of .*'layer': None.*'layer': 3"):
+        run.supply(replace(stored, targets=(Target("efficientnet_lite0", layer=3),)), None, CPU)
+
+
+def test_fresh_crops_cannot_be_stored(tiny, trained, photos, tmp_path):
+    config = frozen(tiny, trained, path=str(photos), crop="random", holdout=0.0)
+    with pytest.raises(ConfigError, match=r"data\.views must be set"):
+        encode(config, tmp_path / "codes", False)
+
+
+def test_without_flips_none_are_stored(tiny, trained, tmp_path):
+    live = frozen(tiny, trained)
+    encode(replace(live, data=replace(live.data, flip=False)), tmp_path / "codes", False)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    with pytest.raises(ConfigError, match="holds no flipped images"):
+        run.supply(stored, None, CPU)
+    assert losses(replace(stored, data=replace(stored.data, flip=False)), 2)

@@ -1,0 +1,144 @@
+"""Models as folders: what is saved is what is loaded, strictly; and public files through the same door."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import gear
+from gear import exporting, run, sources
+from gear.config import LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
+from gear.generator import Generator as GeneratorNet
+from gear.sharing import CONFIG, MODEL, ModelError
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.train.state import CheckpointError
+
+TOKENIZERS = {
+    "VQGAN": (VQ(32, 4), VQGAN(8, (1, 2), encoder_blocks=1, decoder_blocks=2, latent=8, groups=4)),
+    "MAGVIT2": (LFQ(5), MAGVIT2(8, (1, 2), blocks=1, groups=4)),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_tokenizer_survives_its_folder(tmp_path: Path, kind: str) -> None:
+    first = Tokenizer(*TOKENIZERS[kind])
+    first.save_pretrained(tmp_path)
+    again = gear.Tokenizer.from_pretrained(tmp_path)
+    assert not again.training
+    assert (again.quantizer, again.backbone) == TOKENIZERS[kind]
+    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    q = first.encode(x)
+    assert torch.equal(again.encode(x), q)
+    assert torch.equal(again.decode(q), first.decode(q))
+
+
+def test_a_generator_survives_its_folder(tmp_path: Path) -> None:
+    config = Generator(layers=2, heads=2, width=32, tap=1, projector=8, class_rotary="zero")
+    first = GeneratorNet(config, codebook_size=20, classes=2, grid=(2, 3), target_dims={"vjepa2.1-b": 6})
+    torch.nn.init.normal_(first.output.weight)
+    first.class_names = ("cat", "dog")
+    first.save_pretrained(tmp_path)
+    again = gear.Generator.from_pretrained(tmp_path)
+    assert (again.config, again.grid, again.null_label, again.class_names) == (config, (2, 3), 2, ("cat", "dog"))
+    tokens, labels = torch.randint(20, (2, 5)), torch.tensor([0, 2])
+    a, b = first.eval()(tokens, labels), again(tokens, labels)
+    assert torch.equal(a.logits, b.logits)
+    assert torch.equal(a.projected["vjepa2.1-b"], b.projected["vjepa2.1-b"])
+
+
+def test_the_folder_has_a_filled_card_and_no_pickle(tmp_path: Path) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {CONFIG, MODEL, "README.md"}
+    card = (tmp_path / "README.md").read_text()
+    count = sum(p.numel() for p in Tokenizer(*TOKENIZERS["VQGAN"]).parameters())
+    for said in ("library_name: gear", "image-tokenizer", f"{count:,}", "quantizer.codebook_size", "32", "{{"):
+        assert (said in card) == (said != "{{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / CONFIG).unlink(), "must hold a Tokenizer that gear saved; it holds no config.json"),
+        (lambda folder: (folder / CONFIG).write_text("{}"), "a model of another library|no config.json"),
+        (lambda folder: (folder / MODEL).write_bytes(b"\0" * 20), "not a whole safetensors file"),
+        (lambda folder: (folder / MODEL).unlink(), "model.safetensors"),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(tmp_path: Path, damage, said: str) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises((ModelError, OSError), match=said):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path)
+    about = json.loads((tmp_path / CONFIG).read_text())
+    about["settings"]["quantizer"]["codebook_size"] = 64
+    (tmp_path / CONFIG).write_text(json.dumps(about))
+    with pytest.raises(ModelError, match=r"quantize\.embedding\.weight is \(32, 4\), and should be \(64, 4\)"):
+        Tokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="must hold a Generator that gear saved; it holds Tokenizer"):
+        GeneratorNet.from_pretrained(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- runs, files
+
+
+def test_an_exported_run_samples_the_same_images(trained: Path, tmp_path: Path) -> None:
+    for part in ("tokenizer", "generator"):
+        exporting.export(trained, tmp_path / part, "hub", part)
+    a = run.load(trained, "cpu")
+    b = run.load(tmp_path / "generator", "cpu", tokenizer=tmp_path / "tokenizer", resolution=32)
+    assert a.generator is not None
+    assert b.generator is not None
+    assert b.checkpoint.classes == a.checkpoint.classes
+    assert all(torch.equal(t, b.generator.state_dict()[name]) for name, t in a.generator.state_dict().items())
+    assert all(torch.equal(t, b.tokenizer.state_dict()[name]) for name, t in a.tokenizer.state_dict().items())
+    assert "stage" in (tmp_path / "tokenizer" / "README.md").read_text()  # its configuration
+
+
+def test_a_saved_tokenizer_can_be_trained_on(trained: Path, tmp_path: Path, tiny) -> None:
+    from dataclasses import replace
+
+    from gear.config import Frozen
+
+    exporting.export(trained, tmp_path / "saved", "hub", "tokenizer")
+    config = replace(tiny, stage=Frozen(), tokenizer=replace(tiny.tokenizer, init=str(tmp_path / "saved")), steps=1)
+    run.train(config, tmp_path / "run")
+    record = json.loads((tmp_path / "run" / run.DATA).read_text())
+    assert len(record["weights"]["tokenizer.init"]) == len(record["weights"]["efficientnet_lite0"]) == 64
+
+
+def test_a_generator_alone_asks_for_a_tokenizer(trained: Path, tmp_path: Path) -> None:
+    exporting.export(trained, tmp_path / "generator", "hub", "generator")
+    with pytest.raises(CheckpointError, match="holds a generator and no tokenizer: say with --tokenizer"):
+        run.load(tmp_path / "generator", "cpu")
+
+
+def test_what_public_code_does_not_have_is_not_exported_for_it(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no public code has a tokenizer of these sizes"):
+        exporting.export(trained, tmp_path / "a.pt", "llamagen", "tokenizer")
+    with pytest.raises(ValueError, match="rotates the class token by zeros"):
+        exporting.export(trained, tmp_path / "a.pt", "llamagen", "generator")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_public_generator_is_read_with_what_it_implies(tmp_path: Path) -> None:
+    from gear.generator import released
+
+    size = SIZES["S"]
+    net = GeneratorNet(size, codebook_size=24, classes=1000, grid=(4, 4))
+    released.write(tmp_path / "c2i.pt", net.state_dict())
+    found = sources.read(str(tmp_path / "c2i.pt"))
+    g = found.config.generator
+    assert (g.layers, g.heads, g.width, g.class_rotary) == (size.layers, size.heads, size.width, "zero")
+    assert found.classes[0] == "n01440764"  # the tench
+    assert torch.equal(found.tensors["generator.norm.weight"], net.norm.weight)
+
+
+def test_what_is_neither_is_said_to_be_neither(tmp_path: Path) -> None:
+    torch.save({"something": torch.zeros(3)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"no known tokenizer.*Nor is it a generator"):
+        sources.read(str(tmp_path / "a.pt"))
