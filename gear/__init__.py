@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gear.assignment import Assignment
     from gear.config import Config
     from gear.generator import Generator
+    from gear.generator.sampling import generate
     from gear.run import load
     from gear.step import frozen_step, gear_step, naive_step, warmup_step
     from gear.tokenizer.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ _HOMES = {
     "Tokenizer": "gear.tokenizer.tokenizer",
     "frozen_step": "gear.step",
     "gear_step": "gear.step",
+    "generate": "gear.generator.sampling",
     "load": "gear.run",
     "naive_step": "gear.step",
     "warmup_step": "gear.step",
@@ -45,6 +47,7 @@ __all__ = [
     "Tokenizer",
     "frozen_step",
     "gear_step",
+    "generate",
     "load",
     "naive_step",
     "warmup_step",

@@ -31,14 +31,6 @@ def test_files_it_names_exist():
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_its_python_runs(capsys):
-    for block in re.findall(r"```python\n(.*?)```", README, re.S):
-        exec(block, {})
-    said = capsys.readouterr().out
-    assert "align_soft" in said
-    assert "nan" not in said
-
-
 def test_nothing_is_left_to_fill_in():
     assert not re.findall(r"@[A-Z]+@|TODO|TBD", README)
 
@@ -51,25 +43,31 @@ def exit_code(arguments: list[str]) -> object:
     return 0
 
 
-def test_commands_run_in_their_order(images_folder, tmp_path, monkeypatch, capsys):
+def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, monkeypatch, capsys):
     """As written, but for the placeholders, two steps instead of hundreds, and demo/gear being what these made."""
     monkeypatch.chdir(tmp_path)
-    shorten = "--steps 2 --batch 4 --out demo/gear"
-    replacements = {"FOLDER": str(images_folder), "IMAGES...": str(images_folder)}
-    assert len(GEAR) == 6
+    folder = shlex.quote(str(images_folder))
+    shorter = {
+        "gear train demo ": " --steps 2 --batch 4 --out demo/gear",
+        "gear sample": " --n 4",
+        "gear encode": f" --data.path {folder}",
+    }
+    assert len(GEAR) == 11
     for command in GEAR:
-        for placeholder, value in replacements.items():
-            command = command.replace(placeholder, shlex.quote(value))
-        if command.startswith("gear train demo "):
-            command = f"{command} {shorten}"
-        if command.startswith("gear sample"):
-            command += " --n 4"
+        more = next((options for start, options in shorter.items() if command.startswith(start)), "")
+        command = command.replace("FOLDER", folder).replace("IMAGES...", folder) + more
         assert exit_code(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
-    assert (tmp_path / "demo/gear/samples.png").stat().st_size > 1000
-    assert (tmp_path / "demo/gear/reconstructions.png").stat().st_size > 1000
+    for made in ("demo/gear/samples.png", "demo/gear/reconstructions.png", "codes/index.json"):
+        assert (tmp_path / made).stat().st_size > 100
     said = capsys.readouterr().out
-    assert "dB" in said
-    assert "cifar10" in said
+    for expected in ("dB", "cifar10", "table05-tau-0.5", "GPU hours", "gear train demo-repa --data.codes codes"):
+        assert expected in said
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(block, {})
+    said = capsys.readouterr().out
+    for expected in ("(2, 64) (2, 3, 64, 64)", "align_soft"):
+        assert expected in said
+    assert "nan" not in said
 
 
 @pytest.mark.parametrize("option", re.findall(r"(--[\w-]+)", " ".join(re.findall(r"gear sample[^\n]*", README))))

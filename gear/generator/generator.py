@@ -6,7 +6,8 @@ B images, M tokens given, N = M + 1 rows, D width, K codebook size, hw tokens an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,6 +114,24 @@ class Generator(nn.Module, Shared, tags=["autoregressive", "image-generation"]):
         )
         generator.class_names = tuple(settings["class_names"])
         return generator
+
+    @classmethod
+    def from_released(cls, path: Path | str, *, averaged: bool = True, grid: tuple[int, int] = (16, 16)) -> "Generator":
+        """A public file of LlamaGen or GEAR, see `gear.generator.released`; in evaluation mode. `averaged`: the
+        exponential moving average, where the file has one. grid: which no file says; (24, 24) for 384 px."""
+        from gear.generator.released import read  # late: it is rarely needed
+
+        found = read(Path(path), averaged=averaged)
+        sizes = cfg.Generator(found.layers, found.heads, found.width, class_rotary="zero", classes=found.classes)
+        generator = cls(
+            sizes if found.projector is None else replace(sizes, projector=found.projector),
+            codebook_size=found.codebook_size,
+            classes=found.classes,
+            grid=grid,
+            target_dims=found.target_dims,
+        )
+        generator.load_state_dict(found.tensors)
+        return generator.eval()
 
     @property
     def embedding(self) -> Float[Tensor, "K D"]:

@@ -94,6 +94,15 @@ def test_llamagen_files(tiny, state, path, wrap):
     assert torch.equal(build(r)(q, c).logits, tiny(class_rotary="zero", target_dims={})(q, c).logits)
 
 
+def test_a_file_becomes_a_generator_in_one_call(tiny, gear_file, path):
+    torch.save(gear_file, path)
+    ours = Generator.from_released(path, grid=(3, 4))
+    assert (ours.config.class_rotary, ours.grid, ours.training) == ("zero", (3, 4), False)
+    tokens, labels = torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    again = build(read(path))
+    assert torch.equal(ours(tokens, labels).logits, again(tokens, labels).logits)
+
+
 def test_safetensors(state, tmp_path):
     safetensors.torch.save_file(state, tmp_path / "c2i.safetensors")
     assert same(read(tmp_path / "c2i.safetensors").tensors, state)
