@@ -190,11 +190,17 @@ def nearest_folder(path: Path) -> Path:
 
 
 def cached_weights() -> list[Finding]:
+    """What is here, each; what is not, in one line: no recipe needs more than a few of them."""
     from gear.weights import status
 
-    return [
-        Finding(w.name, "ok", str(w.path))
-        if w.present
-        else Finding(w.name, "warn", f"missing; needed for {w.needed_for}", w.how)
-        for w in status()
-    ]
+    found, missing = [], 0
+    for w in status():
+        if w.present:
+            found.append(Finding(w.name, "ok", str(w.path)))
+        elif w.path.is_file():
+            found.append(Finding(w.name, "problem", f"damaged: {w.path}", f"delete that file and run `{w.how}`"))
+        else:
+            missing += 1
+    if missing:
+        found.append(Finding("weights", "ok", f"{missing} more can be fetched: `gear fetch` lists them"))
+    return found

@@ -5,15 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rich.console import Console
 
-from gear import doctor
+from gear import doctor, weights
 from gear.doctor import Finding, diagnose, print_report
 
 ROOT = Path(__file__).parent.parent
@@ -133,24 +132,18 @@ def test_unwritable_folder() -> None:
 
 
 def test_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class Status:
-        name: str
-        present: bool
-        path: Path | None
-        needed_for: str
-        how: str
-
-    fake = ModuleType("gear.weights")
-    fake.__dict__["status"] = lambda: [
-        Status("lite0", True, tmp_path, "the demo", ""),
-        Status("dinov2", False, None, "the paper's recipes", "gear fetch dinov2"),
-    ]
-    monkeypatch.setitem(sys.modules, "gear.weights", fake)
-    present, absent = doctor.cached_weights()
-    assert (present.state, present.found) == ("ok", str(tmp_path))
-    assert (absent.state, absent.cure) == ("warn", "gear fetch dinov2")
-    assert "the paper's recipes" in absent.found
+    """What is here, what is damaged, and in one line how many there are besides."""
+    monkeypatch.setenv("GEAR_CACHE", str(tmp_path))
+    damaged = weights.cached(weights.find("lpips-vgg"))
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"not it")
+    found = {f.name: f for f in doctor.cached_weights()}
+    assert found["lpips-alex"].state == "ok"
+    assert (found["lpips-vgg"].state, str(damaged) in found["lpips-vgg"].found) == ("problem", True)
+    assert "gear fetch lpips-vgg" in found["lpips-vgg"].cure
+    assert "dinov2-b" not in found
+    missing = sum(not w.present for w in weights.status()) - 1
+    assert found["weights"].found.startswith(f"{missing} more can be fetched")
 
 
 @pytest.mark.parametrize(("state", "code"), [("ok", 0), ("warn", 0), ("problem", 1)])
