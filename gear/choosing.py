@@ -53,20 +53,30 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
 
 def show_recipes(table: int | None = None) -> None:
     """All of them in groups, or those of one table of the paper. Raises ValueError for a table without any."""
-    from gear.recipes.listing import HEADER, groups
+    from gear.recipes.listing import HEADER, LEGEND, WITHOUT, groups
 
     console = Console(highlight=False)
     for group in groups(table):
-        listed = Table(
-            *HEADER[:2], title=group.title, title_justify="left", box=None, pad_edge=False, header_style="dim"
-        )
+        listed = _columns(group.title, *HEADER[:2])
         for name in HEADER[2:]:
             listed.add_column(name, justify="right", no_wrap=True)
         for entry in group.entries:
             listed.add_row(*entry.cells)
-        listed.columns[0].no_wrap = True
         console.print(listed)
+        console.print(f"{group.note}\n" if group.note else "")
+    if table is None:
+        other = _columns("Tables without a recipe", "table", "")
+        for number, why in WITHOUT.items():
+            other.add_row(str(number), why)
+        console.print(other)
         console.print()
+    console.print(LEGEND)
+
+
+def _columns(title: str, *names: str) -> Table:
+    listed = Table(*names, title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    listed.columns[0].no_wrap = True
+    return listed
 
 
 def fields(command: str, start: Start, args: Sequence[str], default: T) -> T:

@@ -137,6 +137,7 @@ def test_optimisers_are_the_configurations(tiny: Config) -> None:
     o = dataclasses.replace(tiny.optimizer, tokenizer_lr=1e-5, critic_lr=2e-5, generator_lr=3e-5, beta2=0.95, clip=0.7)
     made = groups(replace(tiny, optimizer=o))
     for name, lr in (("tokenizer", 1e-5), ("critic", 2e-5), ("generator", 3e-5)):
+        assert type(made[name].optimizer) is torch.optim.AdamW  # Table 16
         (group,) = made[name].optimizer.param_groups
         assert (group["lr"], group["betas"], group["weight_decay"]) == (lr, (0.9, 0.95), 0.0)
         assert made[name].clip == 0.7

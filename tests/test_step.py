@@ -145,6 +145,20 @@ def test_tau_never_touches_the_generator(quantizer):
         assert not same(states[0], other, "tokenizer.encoder.")
 
 
+def test_lam_soft_sets_the_tokenizers_coefficient_apart():
+    """PAPER.md, M5: lambda in both terms, or another one in eq. 11."""
+    both, apart = Gear(lam=0.5), Gear(lam=0.5, lam_soft=0.25)
+    states = []
+    for stage in (both, apart, Gear(lam=0.25)):
+        w = World(optimizer="adamw", lr=1e-2)
+        gear_step(w.learner, w.generator, w.batch, stage)
+        states.append(w.state())
+    of_both, of_apart, of_less = states
+    assert same(of_both, of_apart, "generator.")
+    assert same(of_less, of_apart, "tokenizer.")
+    assert not same(of_both, of_apart, "tokenizer.encoder.")
+
+
 def test_the_soft_branch_runs_without_dropout_or_class_drop():
     w = World(dropout=0.5, class_drop=0.5)
     assert w.generator.module.training

@@ -1,7 +1,8 @@
 """One function per run, each returning its whole configuration; its docstring says the command, the cost and what the
 paper measured. `gear train NAME` takes these names with dashes; any field can be changed on the command line.
 
-Every row of Tables 1 and 5 to 14 and every warm-up has one. Text-to-image (Tables 2, 3 and 17) is not built yet.
+Every row of Tables 1 (but its diffusion models) and 5 to 14 and every warm-up has one; Tables 15 and 16 are what they
+have in common. Text-to-image (Tables 2, 3, 17 and 19) is not built yet.
 """
 
 from gear.recipes.demos import cifar10, demo, demo_ibq, demo_lfq, demo_llamagen, demo_naive, demo_repa, demo_warmup

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
-from gear.recipes.registry import GROUP, GROUPS, RECIPES, ROWS, run_of
+from gear.recipes.registry import GROUP, GROUPS, NOTES, RECIPES, ROWS, WITHOUT, run_of
 
 HEADER = ("recipe", "what", "steps", "gFID")
+LEGEND = (
+    "gFID is the paper's, without guidance where the table has both. = NAME: the same training run as NAME, perhaps "
+    "sampled otherwise."
+)
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,17 @@ class Entry:
 class Group:
     title: str
     entries: tuple[Entry, ...]
+    note: str = ""  # what it leaves out, and why
 
 
 def groups(table: int | None = None) -> list[Group]:
-    """All recipes, or those of one table. Raises ValueError for a table that has none."""
+    """All recipes, or those of one table of the paper. Raises ValueError for a table without any, and says why."""
     if table is not None and table not in GROUPS:
         tables = ", ".join(str(key) for key in sorted(key for key in GROUPS if isinstance(key, int)))
-        raise ValueError(f"no recipe belongs to Table {table}; the tables that have recipes are {tables}.")
+        why = WITHOUT.get(table, "the paper has none")
+        raise ValueError(f"no recipe belongs to Table {table} ({why}); the tables that have recipes are {tables}.")
     return [
-        Group(title, tuple(_entry(name) for name, key in GROUP.items() if key == group))
+        Group(title, tuple(_entry(name) for name, key in GROUP.items() if key == group), NOTES.get(group, ""))
         for group, title in GROUPS.items()
         if table in (None, group)
     ]

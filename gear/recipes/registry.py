@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, replace
 from inspect import cleandoc
+from textwrap import wrap
 from typing import Literal
 
 from gear.config import NAMED, Config, Sampling
@@ -80,6 +81,21 @@ GROUPS = {  # in the order of `gear recipes`; a number is a table's
     14: "Guidance scale in sampling (Table 14)",
     "beside": "Beside the tables",
 }
+NOTES = {  # what a group leaves out
+    18: "Table 18's other rows need no run of their own: Reported and Reproduced are the public files (`gear fetch`), "
+    "GEAR is table08-vq-gear, table08-lfq-gear and table08-ibq-gear.",
+    1: "Table 1's diffusion models (DiT, SiT, MDT, MDTv2, SiT-REPA, REPA-E) are other methods, without a recipe.",
+}
+WITHOUT = {  # why the paper's other tables have no recipe
+    2: "text-to-image on GPIC; not built yet",
+    3: "text-to-image benchmarks; not built yet",
+    4: "a measurement, on the tokenizers of warmup-vq and gear-l",
+    15: "settings by study, which the recipes of Tables 5 to 13 have",
+    16: "settings of all studies, which are the fields' defaults; see gear-l",
+    17: "text-to-image settings; only what they share with Table 16 is built yet",
+    19: "text-to-image, guidance in sampling; not built yet",
+}
+WIDTH = 79  # of a docstring, which is also the help of `gear train NAME`
 RECIPES: dict[str, Recipe] = {}
 ROWS: dict[str, Row] = {}  # of the recipes that are rows
 GROUP: dict[str, int | str] = {}  # where a recipe is listed, a key of GROUPS
@@ -132,7 +148,8 @@ def _documented(name: str, function: Recipe, found: Row | None) -> str:
     """What is written, then one point for each thing to know. No line but the first begins with a letter: tyro, which
     prints this as help, would join it to the line before."""
     config, run = function(), run_of(name)
-    points = [f"Command: `gear train {name}`{_images(config)}."]
+    title, *written = cleandoc(function.__doc__ or "").split("\n\n")
+    points = [*written, f"Command: `gear train {name}`{_images(config)}."]
     for init in (config.tokenizer.init, config.generator.init):
         if init is not None and init.startswith("runs/"):
             points += [f"First: `gear train {init.removeprefix('runs/')}`{_published(init)}."]
@@ -141,8 +158,16 @@ def _documented(name: str, function: Recipe, found: Row | None) -> str:
     points += [f"Cost: {_cost(config)}; `gear plan {name}` says the GPU hours and the memory."]
     if found is not None:
         points += [f"Paper, Table {found.table}, {found.label}:", *_paper(found)]
-    lines = [point if point.startswith(" ") else f"- {point}" for point in points]
-    return "\n\n".join((cleandoc(function.__doc__ or ""), "\n".join(lines)))
+    lines = [line for point in points for line in _wrapped(point if point.startswith(" ") else f"- {point}")]
+    return "\n\n".join((title, "\n".join(lines)))
+
+
+def _wrapped(point: str) -> list[str]:
+    """In lines of `WIDTH`, the later ones indented; what stands in backticks, to be copied, stays in one."""
+    unbroken = re.sub(r"`[^`]*`", lambda match: match[0].replace(" ", "\0"), point)
+    indent = "  " if point.startswith("-") else "    "
+    lines = wrap(unbroken, WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _images(config: Config) -> str:

@@ -13,7 +13,8 @@ stored beforehand of twenty squares an image: middle, corners and mirror images,
 large (here: ten fixed random crops and their mirror images). Not known: which weights were sampled, and the scale of
 the columns with guidance, taken to be 1.5 as for the others.
 
-The table's diffusion models have no recipe.
+The table's diffusion models (DiT, SiT, MDT, MDTv2, SiT-REPA, REPA-E) are other methods, and its first row is the
+validation images themselves; none of them has a recipe.
 """
 
 from dataclasses import replace
@@ -67,7 +68,10 @@ def llamagen_repa_ifsq() -> Config:
 
 @row(1, "LlamaGen 300 111M", {1.0: (26.26, 9.21, 48.07, 0.59, 0.61), 1.5: (8.73, 7.66, 129.60, 0.75, 0.53)})
 def table01_llamagen_b_300() -> Config:
-    """LlamaGen-B, 300 epochs."""
+    """LlamaGen-B, 300 epochs.
+
+    Its authors' own numbers, as the paper quotes them; at what guidance is not said, and taken to be 1.5.
+    """
     return llamagen("B")
 
 
@@ -85,7 +89,10 @@ def table01_gear_b_300() -> Config:
 
 @row(1, "LlamaGen 300 343M", {1.0: (13.45, 8.32, 82.28, 0.65, 0.63), 1.5: (4.07, 8.15, 198.50, 0.80, 0.55)})
 def table01_llamagen_l_300() -> Config:
-    """LlamaGen-L, 300 epochs."""
+    """LlamaGen-L, 300 epochs.
+
+    Its authors' own numbers, as the paper quotes them; at what guidance is not said, and taken to be 1.5.
+    """
     return llamagen("L")
 
 
@@ -105,6 +112,7 @@ def table01_gear_l_300() -> Config:
 def table01_llamagen_xl_300() -> Config:
     """LlamaGen-XL, 300 epochs, 384 px.
 
+    Its authors' own numbers, as the paper quotes them; at what guidance is not said, and taken to be 1.5.
     Sampled at 384 px and resized to 256 for evaluation.
     """
     return llamagen("XL", resolution=384)

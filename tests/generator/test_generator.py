@@ -104,6 +104,20 @@ def test_tap_is_what_the_next_block_gets(tiny):
         assert torch.equal(states.projected["a"], generator.projectors["a"](seen[0]))
 
 
+def test_align_says_which_state_meets_patch_i(tiny):
+    """PAPER.md, M6. "next": the state that predicts token i; the class gives the first. "same": the one with token i as
+    its input."""
+    q, c = torch.randint(20, (2, 11)), torch.tensor([0, 1])
+    predicts, has_seen = tiny()(q, c), tiny(align="same")(q, c)
+    assert torch.equal(predicts.tap, has_seen.tap)
+    assert (predicts.projected["a"].shape, has_seen.projected["a"].shape) == ((2, 12, 6), (2, 11, 6))
+    torch.testing.assert_close(has_seen.projected["a"], predicts.projected["a"][:, 1:])
+    q[:, 4] = (q[:, 4] + 1) % 20
+    for states, align, first in ((predicts, "next", 5), (has_seen, "same", 4)):
+        moved = (tiny(align=align)(q, c).projected["a"] != states.projected["a"]).any(-1).any(0)
+        assert moved.tolist() == [row >= first for row in range(len(moved))]
+
+
 def test_stopping_at_the_tap_gives_the_same_states_and_runs_nothing_above(tiny):
     generator = tiny()
     q, c = torch.randint(20, (2, 11)), torch.tensor([0, 1])
