@@ -192,7 +192,7 @@ class _Alive(TorchDispatchMode):
 
     def _see(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage not in self.known:
+        if storage not in self.known and tensor.device.type != "meta":  # `frozen` keeps structures without memory
             self.known.add(storage)
             self.now += storage.nbytes()
             self.peak = max(self.peak, self.now)

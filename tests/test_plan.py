@@ -8,6 +8,7 @@ import torch
 from gear import build, plan, run
 from gear.config import FAMILIES, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
 from gear.planning import lines
+from gear.update import frozen
 
 CPU = torch.device("cpu")
 STAGES: tuple[Stage, ...] = (Warmup(), Gear(), Gear(readout="straight_through"), Frozen(), Naive())
@@ -36,6 +37,14 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
     encoder = 4 * 692_688 + 12 if fed.dims else 0  # EfficientNet-Lite0 up to the map, which the kept features leave out
     assert counted.static == pytest.approx(alive.at_first + encoder, rel=0.02)
     assert counted.peak == pytest.approx(alive.peak + encoder, rel=0.05)
+
+
+def test_what_frozen_keeps_has_no_memory() -> None:
+    """The soft branch runs a copy of the generator's structure; counted as bytes it would be a second generator."""
+    net, alive = torch.nn.Linear(64, 64), plan._Alive([])
+    with alive:
+        frozen(net)(torch.ones(1, 64))
+    assert alive.peak < 1.5 * sum(p.nbytes for p in net.parameters())
 
 
 def test_more_gpus_share_the_batch(tiny: Config) -> None:
