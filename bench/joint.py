@@ -1,0 +1,203 @@
+"""A whole training step: what `gear plan` says of it beside what it takes, and what the time goes to.
+
+    python -m bench.joint                                     # the row of `make bench`: GEAR-B at 128 px, on the CPU
+    python -m bench.joint --recipe gear-l --device cuda --resolution 256 --precision bfloat16 --compile --kernels 10
+
+Weights, images and features are random, so neither data nor checkpoints are needed. On a GPU the batch is the largest
+power of two that fits, unless it is given. Memory: planned and measured bytes at the peak of a step. Time: the
+operations that `gear plan` counts, over the seconds of a step; and over what a large matrix product reaches in the same
+precision on the same device, which is the MFU that this machine's own libraries allow.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from bench.readout import resident_peak
+from bench.table import Row
+from gear import build
+from gear.config import Config, Frozen, Target, Warmup, grid
+from gear.plan import plan
+from gear.recipes import RECIPES
+from gear.step import Batch
+
+TARGET, WIDTH = "efficientnet_lite0", 112  # whose features a step is given, ready made
+CLASSES = 1000
+STEPS, SLOW_START = 5, 2
+MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrix product
+
+
+@dataclass(frozen=True)
+class Case:
+    recipe: str
+    resolution: int
+    batch: int
+    precision: Literal["float32", "bfloat16"]
+    device: str
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """peak: bytes. seconds: of a step, median. spread: (max - min) / median. gemm: operations a second of a large
+    matrix product. kernels: the longest, each with its share of the time on the device."""
+
+    peak: float
+    seconds: float
+    spread: float
+    gemm: float
+    kernels: list[tuple[str, float]]
+
+
+SMALL = Case("gear-b", 128, 4, "float32", "cpu")
+
+
+def config_of(case: Case) -> Config:
+    c = RECIPES[case.recipe]()
+    if isinstance(c.stage, Frozen):
+        raise SystemExit(f"{case.recipe} needs a trained tokenizer; a recipe that trains one is measured here.")
+    return replace(
+        c,
+        tokenizer=replace(c.tokenizer, init=None),
+        targets=() if isinstance(c.stage, Warmup) else (Target(TARGET),),
+        data=replace(c.data, resolution=case.resolution),
+        batch=case.batch,
+        precision=case.precision,
+        device=case.device,
+    )
+
+
+def measure(case: Case, kernels: int = 0) -> Measured:
+    """In this process, which should be a fresh one: its resident set is what is measured on a CPU."""
+    config, on = config_of(case), torch.device(case.device)
+    before, synchronise = resident_peak(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
+    training = build.training(config, CLASSES, {TARGET: WIDTH}, on)
+    if case.compile:
+        for group in training.groups:
+            for part in getattr(group.module, "layers", group.module.children()):
+                part.compile()
+    B, side = case.batch, case.resolution
+    x, c = torch.rand(B, 3, side, side, device=on) * 2 - 1, torch.randint(CLASSES, (B,), device=on)
+    batch = Batch(x, c, {TARGET: torch.randn(B, grid(config) ** 2, WIDTH, device=on)})
+
+    def step() -> None:
+        with torch.autocast(on.type, torch.bfloat16, enabled=case.precision == "bfloat16"):
+            training.step(batch)
+        synchronise()
+
+    times = timed(step, SLOW_START + STEPS)[SLOW_START:]
+    peak = torch.cuda.max_memory_allocated() if on.type == "cuda" else (resident_peak() - before) * 1024
+    spread = (max(times) - min(times)) / statistics.median(times)
+    return Measured(peak, statistics.median(times), spread, gemm(case), longest(step, kernels) if kernels else [])
+
+
+def gemm(case: Case) -> float:
+    n, dtype = MATRIX[case.device], getattr(torch, case.precision)
+    a, b = (torch.randn(n, n, device=case.device, dtype=dtype) for _ in range(2))
+
+    def product() -> None:
+        torch.mm(a, b)
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * n**3 / min(timed(product, 10))
+
+
+def timed(work: Callable[[], None], times: int) -> list[float]:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def longest(step: Callable[[], None], count: int) -> list[tuple[str, float]]:
+    """The kernels (operators, on a CPU) that a step spends most of its time in, with their shares."""
+    on_gpu = torch.cuda.is_available()
+    activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+    spent: dict[str, float] = {}
+    for event in profile.key_averages():
+        spent[event.key] = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    total = sum(spent.values())
+    return [(name, spent[name] / total) for name in sorted(spent, key=spent.__getitem__, reverse=True)[:count]]
+
+
+def in_a_process_of_its_own(case: Case, kernels: int = 0) -> Measured:
+    command = [sys.executable, "-m", "bench.joint", "--one", json.dumps(asdict(case)), "--kernels", str(kernels)]
+    alone = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # else glibc keeps freed memory, up to 10 % by chance
+    done = subprocess.run(command, capture_output=True, text=True, env=alone, check=False)
+    if done.returncode:
+        raise MemoryError(done.stderr) if "out of memory" in done.stderr else RuntimeError(done.stderr)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def largest_batch(case: Case) -> Case:
+    """Powers of two until the memory is full."""
+    while True:
+        try:
+            in_a_process_of_its_own(replace(case, batch=2 * case.batch))
+        except MemoryError:
+            return case
+        case = replace(case, batch=2 * case.batch)
+
+
+def run() -> list[Row]:
+    planned, found = plan(config_of(SMALL)), in_a_process_of_its_own(SMALL)
+    name = f"plan, {SMALL.recipe}"
+    return [Row(name, "MiB", planned.peak / 2**20, found.peak / 2**20, 1.15, 0.0, "planned beside measured")]
+
+
+def report(case: Case, kernels: int) -> dict[str, Any]:
+    planned, found = plan(config_of(case)), in_a_process_of_its_own(case, kernels)
+    flops = sum(count for part, count in planned.flops.items() if part != "targets")
+    return {
+        **asdict(case),
+        "torch": torch.__version__,
+        "on": torch.cuda.get_device_name() if case.device == "cuda" else f"{torch.get_num_threads()} threads",
+        "images_per_s": case.batch / found.seconds,
+        "seconds": found.seconds,
+        "spread": found.spread,
+        "peak_GiB": found.peak / 2**30,
+        "planned_peak_GiB": planned.peak / 2**30,
+        "TFLOP": flops / 1e12,
+        "TFLOP_per_s": flops / found.seconds / 1e12,
+        "gemm_TFLOP_per_s": found.gemm / 1e12,
+        "mfu_of_gemm": flops / found.seconds / found.gemm,
+        "kernels": found.kernels,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.joint", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--recipe", default=SMALL.recipe, choices=sorted(RECIPES), metavar="RECIPE")
+    parser.add_argument("--resolution", type=int, default=SMALL.resolution)
+    parser.add_argument("--batch", type=int, help="on a GPU by default the largest power of two that fits")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=SMALL.precision)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the networks' blocks")
+    parser.add_argument("--kernels", type=int, default=0, help="how many of the longest kernels to name")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # a case as JSON: measured here
+    a = parser.parse_args()
+    if a.one:
+        print(json.dumps(asdict(measure(Case(**json.loads(a.one)), a.kernels))))
+        return
+    case = Case(a.recipe, a.resolution, a.batch or SMALL.batch, a.precision, a.device, a.compile)
+    if a.device == "cuda" and not a.batch:
+        case = largest_batch(case)
+    print(json.dumps(report(case, a.kernels), indent=2))
+
+
+if __name__ == "__main__":
+    main()
