@@ -48,6 +48,8 @@ class Trained(nn.Module):
             None if ema is None else AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
         )
         self.ema = None if average is None else average.eval().requires_grad_(False)
+        if average is not None:
+            average.n_averaged.fill_(1)  # the first update averages too; torch's would copy
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)

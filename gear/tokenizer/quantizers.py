@@ -41,7 +41,10 @@ class VQ(nn.Module):
     def __init__(self, codebook_size: int, dim: int):
         super().__init__()
         self.embedding = nn.Embedding(codebook_size, dim)
-        nn.init.uniform_(self.embedding.weight, -1 / codebook_size, 1 / codebook_size)
+        nn.init.uniform_(self.embedding.weight, -1, 1)
+        if not self.embedding.weight.is_meta:  # where it would only be slow: torch imports all of its compiler for it
+            with torch.no_grad():  # as LlamaGen: at length 1 a step of AdamW turns a codeword by its learning rate
+                self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=-1))
 
     def codewords(self) -> Float[Tensor, "K d"]:
         return F.normalize(full(self.embedding.weight), dim=-1)

@@ -34,6 +34,19 @@ def test_other_sizes_and_shapes_too(tokenizer):
         tokenizer.decode(q)
 
 
+def test_a_vq_codebook_starts_on_the_unit_sphere():
+    """Of LlamaGen's U(-1 / K, 1 / K) only the direction is kept. A step of AdamW has a fixed length: codewords as short
+    as 1 / K it would turn right over, those of length 1 by the learning rate."""
+    quantizer = Tokenizer(VQ(1024, 8), BACKBONE).quantize
+    first = quantizer.embedding.weight.detach().clone()
+    torch.testing.assert_close(first.square().sum(1), torch.ones(1024))
+    assert first.mean(0).abs().max() < 0.05  # on all sides
+    optimizer = torch.optim.AdamW(quantizer.parameters(), lr=1e-4)
+    (quantizer.codewords() * torch.randn(1024, 8)).sum().backward()
+    optimizer.step()
+    assert (quantizer.codewords() - first).square().sum(1).sqrt().max() < 1.01 * 8**0.5 * 1e-4
+
+
 def test_a_is_float32_under_bfloat16_autocast(tokenizer):
     """The networks round to bfloat16; A, its read-outs and the quantizer's losses do not: given z, they are equal."""
     x = torch.rand(2, 3, 16, 16) * 2 - 1
