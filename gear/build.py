@@ -48,13 +48,16 @@ def device(config: Config) -> torch.device:
 
 
 def target(
-    chosen: cfg.Target, config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device
+    net: Target,
+    chosen: cfg.Target,
+    config: Config,
+    pixels: Callable[[], UInt8[Tensor, "M 3 H W"]],
+    on: torch.device,
 ) -> Target:
-    """f(x) of eq. 5. `pixels` gives some training images, for targets whose channels are standardised over them."""
-    encoder, side = ENCODERS[chosen.name], (grid(config), grid(config))
-    net = encoder.load(Path(chosen.weights) if chosen.weights else weights.path(chosen.name), chosen.layer).to(on)
-    if encoder.standardised:
-        net = fit_standardisation(net, pixels().to(on), side)
+    """f(x) of eq. 5 from its loaded encoder. `pixels` gives some training images, for targets whose channels are
+    standardised over them."""
+    if ENCODERS[chosen.name].standardised:
+        net = fit_standardisation(net, pixels().to(on), (grid(config), grid(config)))
     return net if chosen.spatial_norm is None else SpatiallyNormalised(net, chosen.spatial_norm)
 
 
@@ -70,9 +73,9 @@ def require(config: Config) -> None:
     if not isinstance(config.stage, cfg.Frozen) and loss.perceptual > 0:
         weights.path(f"lpips-{loss.perceptual_trunk}")
     if config.tokenizer.init is not None:
-        fits_tokenizer(sources.read(config.tokenizer.init, ()), config)
+        fits_tokenizer(sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema")), config)
     if config.generator.init is not None and not isinstance(config.stage, cfg.Warmup):
-        fits_generator(sources.read(config.generator.init, ()), config)
+        fits_generator(sources.read(config.generator.init, ("generator", "generator_ema")), config)
 
 
 def weights_used(config: Config) -> dict[str, str]:
@@ -94,8 +97,11 @@ def aligned(config: Config) -> bool:
 
 
 def targets(config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device) -> tuple[Target, ...]:
-    """The encoders this stage aligns to; `pixels` as for `target`."""
-    return tuple(target(chosen, config, pixels, on) for chosen in config.targets) if aligned(config) else ()
+    """The encoders this stage aligns to; `pixels` as for `target`, called when all files are read and found right."""
+    chosen = config.targets if aligned(config) else ()
+    files = [Path(c.weights) if c.weights else weights.path(c.name) for c in chosen]
+    nets = [ENCODERS[c.name].load(file, c.layer).to(on) for c, file in zip(chosen, files, strict=True)]
+    return tuple(target(net, c, config, pixels, on) for net, c in zip(nets, chosen, strict=True))
 
 
 def unloaded_targets(config: Config) -> tuple[Target, ...]:
@@ -233,6 +239,8 @@ def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
 
 
 def _require_same(there: Config, here: Config, checkpoint: state.Checkpoint, part: str) -> None:
+    if not checkpoint.averaged(part):
+        raise state.CheckpointError(f"{checkpoint.path} holds no {part}: {part}.init must name a file or run with one.")
     if different := differences(there, here):
         raise state.CheckpointError(
             f"{checkpoint.path} holds another {part} than this configuration asks for ({'; '.join(different)}): "

@@ -13,6 +13,8 @@ from tyro.conf import Positional
 from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknown
 from gear.config import Config, Warmup
 
+MOST = 4000  # characters of a message
+
 
 @dataclass(frozen=True)
 class Train:
@@ -260,6 +262,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("GEAR_DEBUG"):
             raise
         fail(str(error))
+    except RecursionError:
+        if os.environ.get("GEAR_DEBUG"):
+            raise
+        fail("a file is nested too deeply to be read.")
     except (RuntimeError, MemoryError) as error:
         if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
@@ -267,5 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fail(message: str) -> NoReturn:
-    print(f"gear: {message}", file=sys.stderr)
+    """On one line, whatever a file put into its names: no line breaks, no codes that terminals obey, no megabytes."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:MOST])
+    print(f"gear: {shown}{'...' if len(message) > MOST else ''}", file=sys.stderr)
     sys.exit(2)

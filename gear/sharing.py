@@ -5,17 +5,22 @@ it is made of by `settings`, and is made again by `from_settings`.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelHubMixin, constants, hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from gear.store.foreign import UnreadableFile, first_line
+from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
 
 FORMAT, CONFIG, MODEL = "gear-model-1", constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE
+LARGEST = 1 << 24  # of any number in the settings of a model
 CARD = """---
 {{ card_data }}
 ---
@@ -52,8 +57,56 @@ def about(folder: Path) -> tuple[str, dict[str, Any]]:
         if found["format"] != FORMAT:
             raise KeyError(FORMAT)
         return found["kind"], found["settings"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelError(f"{folder / CONFIG} does not describe a model that gear saved.") from None
+
+
+def tensors_in(file: Path) -> dict[str, Tensor]:
+    """What `save_pretrained` put there, all of it finite. Raises `ModelError`."""
+    try:
+        tensors, _ = read_safetensors(file)
+    except UnreadableFile as error:
+        raise ModelError(str(error)) from error
+    for name, tensor in tensors.items():
+        if not (tensor if tensor.is_complex() else tensor.float()).isfinite().all():
+            raise ModelError(f"{file} cannot be used: {name} has NaN or infinity, so its training has diverged.")
+    return tensors
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, Tensor], settings: Any, source: object) -> Iterator[None]:
+    """For making a network of the `settings` that `source` holds, whose weights are `tensors`: one of many more is
+    given up at once, before it is filled. Raises `ModelError`, also for sizes of which none can be made."""
+    if (largest := max(_whole_numbers(settings), default=0)) > LARGEST:
+        raise ModelError(f"{source} describes a network with a size of {largest:.0e}, which none has.")
+    left = [2 * len(tensors) + 64, 2 * sum(t.numel() for t in tensors.values()) + (1 << 20)]  # a layer may be remade
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        left[0], left[1] = left[0] - 1, left[1] - parameter.numel()
+        if min(left) < 0:
+            raise ModelError(f"{source} describes a larger network than its {len(tensors)} tensors are.")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except ModelError:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{source} describes a network that cannot be made: {first_line(error)}.") from error
+    finally:
+        handle.remove()
+
+
+def _whole_numbers(settings: Any) -> Iterator[int]:
+    match settings:
+        case dict():
+            for value in settings.values():
+                yield from _whole_numbers(value)
+        case list() | tuple():
+            for value in settings:
+                yield from _whole_numbers(value)
+        case int():
+            yield settings
 
 
 class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=["gear"]):
@@ -99,15 +152,16 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
         else:
             options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download, "token": token}
             file = Path(hf_hub_download(model_id, MODEL, local_files_only=local_files_only, **options))
-        try:
-            tensors = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} is not a whole safetensors file ({error}); save or download it again.") from None
-        model = cls.from_settings(found["settings"])
+        tensors = tensors_in(file)
+        with no_larger_than(tensors, found["settings"], model_id):
+            model = cls.from_settings(found["settings"])
         own = model.state_dict()
         for name in sorted(own.keys() | tensors.keys()):
             if name not in tensors or name not in own:
                 raise ModelError(f"{file} does not fit its config.json: {name} is only in one of them.")
+            if own[name].is_floating_point() != tensors[name].is_floating_point():
+                kinds = f"{tensors[name].dtype}, and should be of {own[name].dtype}"
+                raise ModelError(f"{file} does not fit its config.json: {name} is of {kinds}.")
             if own[name].shape != tensors[name].shape:
                 shapes = f"{tuple(tensors[name].shape)}, and should be {tuple(own[name].shape)}"
                 raise ModelError(f"{file} does not fit its config.json: {name} is {shapes}.")

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gear import fetch, weights
@@ -18,7 +16,8 @@ from gear.config import FAMILIES, Config, Generator
 from gear.data.classes import imagenet
 from gear.generator import Generator as GeneratorNet
 from gear.generator import released as released_generators
-from gear.sharing import MODEL, ModelError, about
+from gear.sharing import MODEL, ModelError, about, no_larger_than, tensors_in
+from gear.store import torch_file
 from gear.tokenizer import released as released_tokenizers
 from gear.tokenizer.tokenizer import Tokenizer as TokenizerNet
 from gear.train import state
@@ -61,40 +60,47 @@ def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:
 
 
 def _released(path: Path) -> Checkpoint:
-    """A public tokenizer or generator; which, is told by the names of its tensors."""
+    """A public tokenizer, generator, or both in one file, as GEAR's trainer leaves them; told by the tensors' names."""
+    contents = torch_file.read(path)
+    config, tensors = Config(), dict[str, Tensor]()
+    other = None  # why it is no tokenizer
     try:
-        found = released_tokenizers.read(path)
-    except released_tokenizers.ReleasedError as no_tokenizer:
-        try:
-            net = released_generators.read(path)
-        except released_generators.ReleasedError as no_generator:
-            raise CheckpointError(f"{no_tokenizer} Nor is it a generator: {no_generator}") from None
-        config = Generator(net.layers, net.heads, net.width, class_rotary="zero", classes=net.classes)
-        if net.projector is not None:
-            config = replace(config, projector=net.projector)
-        names = imagenet() if net.classes == IMAGENET else map(str, range(net.classes))
-        return Checkpoint(path, 0, Config(generator=config), tuple(names), _under("generator", net.tensors))
-    config = replace(Config(), tokenizer=replace(FAMILIES[found.family], init=str(path)))
-    tensors = _under("tokenizer", found.tokenizer) | _under("critic", found.critic or {})
-    return Checkpoint(path, 0, config, (), tensors)
+        found = released_tokenizers.recognise(path, contents)
+        config = replace(config, tokenizer=replace(FAMILIES[found.family], init=str(path)))
+        tensors |= _under("tokenizer", found.tokenizer) | _under("critic", found.critic or {})
+    except released_tokenizers.NoTokenizer as error:
+        other = error
+    try:
+        net = released_generators.recognise(path, contents)
+    except released_generators.NoGenerator as error:
+        if other is not None:
+            raise CheckpointError(f"{other} Nor is it a generator: {error}") from None
+        return Checkpoint(path, 0, config, (), tensors)
+    generator = Generator(net.layers, net.heads, net.width, class_rotary="zero", classes=net.classes)
+    if net.projector is not None:
+        generator = replace(generator, projector=net.projector)
+    classes = tuple(imagenet() if net.classes == IMAGENET else map(str, range(net.classes)))
+    return Checkpoint(
+        path, 0, replace(config, generator=generator), classes, tensors | _under("generator", net.tensors)
+    )
 
 
 def _saved(path: Path) -> Checkpoint:
     """A folder of `save_pretrained`."""
     try:
         kind, settings = about(path)
-        tensors = load_file(path / MODEL)
+        tensors = tensors_in(path / MODEL)
         if kind == "Tokenizer":
-            with torch.device("meta"):
+            with torch.device("meta"), no_larger_than(tensors, settings, path):
                 net = TokenizerNet.from_settings(settings)
             tokenizer = replace(Config().tokenizer, quantizer=net.quantizer, backbone=net.backbone)
             return Checkpoint(path, 0, replace(Config(), tokenizer=tokenizer), (), _under("tokenizer", tensors))
-        with torch.device("meta"):
+        with torch.device("meta"), no_larger_than(tensors, settings, path):
             net = GeneratorNet.from_settings(settings)
         config = replace(net.config, classes=net.null_label)
         names = net.class_names or tuple(map(str, range(net.null_label)))
         return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors))
-    except (ModelError, OSError, SafetensorError) as error:
+    except (ModelError, OSError) as error:
         raise CheckpointError(f"{path} is not a model that gear saved: {error}") from None
 
 

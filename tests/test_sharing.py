@@ -8,7 +8,7 @@ import torch
 
 import gear
 from gear import exporting, run, sources
-from gear.config import LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
+from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, MODEL, ModelError
 from gear.tokenizer.tokenizer import Tokenizer
@@ -136,6 +136,30 @@ def test_a_public_generator_is_read_with_what_it_implies(tmp_path: Path) -> None
     assert (g.layers, g.heads, g.width, g.class_rotary) == (size.layers, size.heads, size.width, "zero")
     assert found.classes[0] == "n01440764"  # the tench
     assert torch.equal(found.tensors["generator.norm.weight"], net.norm.weight)
+
+
+def test_a_file_of_both_is_read_as_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As GEAR's trainer leaves it: the tokenizer under "vq" and "vq_ema", the generator under "ar" and "ema"."""
+    from gear.generator import released
+    from gear.store import torch_file
+    from gear.tokenizer.released import names
+
+    monkeypatch.setitem(released.HEADS, (2, 32), 2)
+    tokenizer = {
+        name: torch.randn_like(slot.like, device="cpu") for name, slot in names.slots(FAMILIES["VQ-16"]).items()
+    }
+    config = Generator(layers=2, heads=2, width=32, tap=1, class_rotary="zero")
+    generator = GeneratorNet(config, codebook_size=16384, classes=3, grid=(16, 16)).state_dict()
+    torch.save({"vq": tokenizer, "ar": generator, "ema": generator}, tmp_path / "gear.pt")
+    opened: list[Path] = []
+    read = torch_file.read
+    monkeypatch.setattr(torch_file, "read", lambda path: (opened.append(path), read(path))[1])
+    found = sources.read(str(tmp_path / "gear.pt"))
+    assert opened == [tmp_path / "gear.pt"]  # once
+    assert len(found.part("tokenizer")) == len(tokenizer)
+    assert torch.equal(found.part("generator")["norm.weight"], generator["norm.weight"])
+    pair = run.load(tmp_path / "gear.pt", "cpu")
+    assert pair.generator is not None
 
 
 def test_what_is_neither_is_said_to_be_neither(tmp_path: Path) -> None:

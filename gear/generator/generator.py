@@ -21,6 +21,8 @@ from gear.generator.condition import ClassEmbedding
 from gear.generator.layers import Block, Past, RMSNorm, Rotary
 from gear.sharing import Shared
 
+MOST = 1 << 20  # tokens of an image, of which a file may say how many there are
+
 
 @dataclass(frozen=True)
 class States:
@@ -105,6 +107,8 @@ class Generator(nn.Module, Shared, tags=["autoregressive", "image-generation"]):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Generator":
         h, w = settings["grid"]
+        if not 0 < h * w <= MOST:
+            raise ValueError(f"a grid of {h} x {w} tokens is none that a generator can have")
         generator = cls(
             from_plain(cfg.Generator, settings["config"], "config"),
             codebook_size=settings["codebook_size"],

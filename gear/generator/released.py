@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gear.config import SIZES
 from gear.generator.layers import hidden_width
-from gear.store.torch_file import UnreadableFile
-from gear.store.torch_file import read as read_file
+from gear.store import torch_file
+from gear.store.foreign import UnreadableFile
 from gear.store.whole import replacing
 
 Layout = Literal["llamagen", "gear"]
@@ -41,6 +41,10 @@ class ReleasedError(ValueError):
     """A file that is not one whole class-conditional generator: which, what is wrong, what to do."""
 
 
+class NoGenerator(ReleasedError):
+    """A whole file of weights, but not of a generator: it may be for another reader."""
+
+
 @dataclass(frozen=True)
 class ReleasedGenerator:
     """A public generator. `tensors` are the whole state of a `Generator` of these sizes and `target_dims`."""
@@ -60,7 +64,8 @@ class ReleasedGenerator:
 def read(
     path: Path, *, averaged: bool = True, heads: int | None = None, targets: Sequence[str] | None = None
 ) -> ReleasedGenerator:
-    """The generator in a file: every tensor of it, in its shape, finite, and no other. Raises `ReleasedError`.
+    """The generator in a file: every tensor of it, in its shape, finite, and no other. Raises `ReleasedError`, for
+    a whole file of something else `NoGenerator`.
 
     averaged: the moving average where the file has one; False: the trained weights, unless it has only the average.
     heads: needed for sizes that are not LlamaGen's, because no tensor's shape tells.
@@ -68,9 +73,21 @@ def read(
         out for publication, projectors are numbered "0", "1", ...
     """
     try:
-        contents = read_file(path)
+        contents = torch_file.read(path)
     except UnreadableFile as error:
         raise ReleasedError(str(error)) from error
+    return recognise(path, contents, averaged=averaged, heads=heads, targets=targets)
+
+
+def recognise(
+    path: Path,
+    contents: Mapping[str, Any],
+    *,
+    averaged: bool = True,
+    heads: int | None = None,
+    targets: Sequence[str] | None = None,
+) -> ReleasedGenerator:
+    """`read` of a file that `gear.store.torch_file` has read already; `path` only words the errors."""
     live = next((key for key in LIVE if isinstance(contents.get(key), dict)), None)
     average = isinstance(contents.get("ema"), dict) and (averaged or live is None)
     key = "ema" if average else live
@@ -131,11 +148,12 @@ def _unwrapped(path: Path, found: Mapping[Any, Any]) -> dict[str, Tensor]:
             raise ReleasedError(f"{path} has {short} twice, under different prefixes.")
         tensors[short] = value
     if any(re.match(r"(encoder|decoder|quantize|quant_conv|vq|vq_ema)(\.|$)", name) for name in tensors):
-        raise ReleasedError(f"{path} holds an image tokenizer, not a generator; it belongs in tokenizer.init.")
+        raise NoGenerator(f"{path} holds an image tokenizer, not a generator; it belongs in tokenizer.init.")
     if any(re.search(r"^cls_embedding\.(cap_proj|uncond_embedding)|_text\.", name) for name in tensors):
         raise ReleasedError(f"{path} holds a text-to-image generator; a class-conditional one (c2i) is needed.")
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise ReleasedError(f"{path} is no generator's state: {_some(others)} should be tensors.")
+        kind = ReleasedError if "tok_embeddings.weight" in tensors else NoGenerator
+        raise kind(f"{path} is no generator's state: {_some(others)} should be tensors.")
     return tensors
 
 
@@ -146,12 +164,12 @@ def _projectors(
     if not isinstance(contents.get("projectors"), dict) or not contents["projectors"]:
         return {}, None, {}
     bank = _unwrapped(path, contents["projectors"])
-    parts = {name: re.fullmatch(r"projs\.(\d+)\.(.+)", name) for name in bank}
+    parts = {name: re.fullmatch(r"projs\.(\d{1,4})\.(.+)", name) for name in bank}
     if strange := [name for name, part in parts.items() if part is None]:
         raise ReleasedError(f"{path} has projectors that are not called projs.<number>: {_some(strange)}.")
     numbers = sorted({int(part[1]) for part in parts.values() if part})
     names = list(targets or _encoders(contents.get("args")) or map(str, numbers))
-    if len(set(names)) != len(numbers):
+    if not len(names) == len(set(names)) == len(numbers):
         raise ReleasedError(f"{path} has {len(numbers)} projectors, for as many targets, not for {', '.join(names)}.")
     target = dict(zip(numbers, names, strict=True))
     renamed = {f"{_module(target[int(part[1])])}.{part[2]}": bank[name] for name, part in parts.items() if part}
@@ -170,8 +188,9 @@ def _encoders(args: Any) -> list[str] | None:
     if not isinstance(given, str):
         return None
     names = []
+    resolution = args.get("image_size")  # anything at all may be there
     for kind, _, size in (encoder.split("-") for encoder in given.split(",") if encoder.count("-") == 2):
-        large = "-512" if kind == "siglip2" and args.get("image_size") == 512 else ""
+        large = "-512" if kind == "siglip2" and isinstance(resolution, int) and resolution == 512 else ""
         names.append(ENCODERS[kind].format(size.lower()) + large if kind in ENCODERS else "")
     return names if names and all(names) else None
 
@@ -183,11 +202,13 @@ def _sizes(what: str, tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int
     """Layers, width, codebook size, classes."""
     embedding = tensors.get("tok_embeddings.weight")
     if embedding is None or embedding.ndim != 2:
-        raise ReleasedError(
+        raise NoGenerator(
             f"{what} holds no LlamaGen generator: tok_embeddings.weight (K, width) is not among {_some(tensors)}."
         )
-    layers = [int(number[1]) + 1 for name in tensors if (number := re.match(r"layers\.(\d+)\.", name))]
+    layers = [int(number[1]) + 1 for name in tensors if (number := re.match(r"layers\.(\d{1,4})\.", name))]
     classes = _rows(tensors, "cls_embedding.embedding_table.weight") - 1
+    if "cls_embedding.embedding_table.weight" in tensors and classes < 1:
+        raise ReleasedError(f"{what} has no classes: cls_embedding.embedding_table.weight needs two rows or more.")
     return max(layers, default=0), embedding.shape[1], embedding.shape[0], classes
 
 

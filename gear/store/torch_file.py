@@ -5,23 +5,32 @@ interpreter, which knows the names that tensors are made of and refuses any othe
 allowed besides, `argparse.Namespace`, because LlamaGen's trainer keeps its command line in one. It is a bag of
 attributes: its constructor takes no positional arguments, so the interpreter can only make an empty one and set
 attributes, and one that shadows a method or the class can only be something that the file may name and call anyway.
+
+What is read is bounded by the size of the file: a member that unpacks to many times it, a tensor of one number that
+says it is of 10^15, a pickle of a gigabyte and dicts that hold each other are refused or cost nothing.
 """
 
-import re
-import zipfile
+import stat
+import warnings
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-HEAD = 512  # bytes that tell what a file is
+from gear.store import foreign, torch_zip
+from gear.store.cache import readable
+from gear.store.foreign import UnreadableFile, first_line
 
-
-class UnreadableFile(ValueError):
-    """A file that is not whole weights, or more than weights: which, what it is instead, what to do."""
+LEGACY = 5  # pickles in a file from before torch 1.6: a number, a version, the machine, the contents, the storages
+ADVICE = (
+    "Ask its maker for a .safetensors file or a state dict. Where you trust it, save its tensors alone, which runs "
+    "that code: `c = torch.load(file, weights_only=False); torch.save({k: v for k, v in c.items() if "
+    "torch.is_tensor(v) or (isinstance(v, dict) and all(map(torch.is_tensor, v.values())))}, 'tensors.pt')`."
+)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -31,74 +40,162 @@ def read(path: Path) -> dict[str, Any]:
     takes no room; the file must not be written to as long as they live. A Namespace comes as the dict of its
     attributes. Raises `UnreadableFile`.
     """
+    head = _beginning(path)
+    if foreign.kind(head) in ("zip", "pickle") and path.suffix != ".safetensors":  # by which torch.load goes too
+        return _Plain(path)(_torch(path, head))
+    if foreign.kind(head) == "safetensors" or path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    raise UnreadableFile(
+        f"{path} is neither a torch nor a safetensors file: it begins with {head[:16]!r}. Download it again."
+    )
+
+
+def read_safetensors(path: Path, only: Callable[[str], bool] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, or those whose names `only` takes, and the text in its header.
+
+    Raises `UnreadableFile`.
+    """
+    head = _beginning(path, "not a whole safetensors file, but ")
     try:
+        with safe_open(path, "pt") as file:
+            wanted = [name for name in file.keys() if only is None or only(name)]  # noqa: SIM118  (not a dict)
+            return {name: file.get_tensor(name) for name in wanted}, file.metadata() or {}
+    except Exception as error:  # of torch's too, for numbers that this version of it lacks
+        kind = ", but a torch file or a pickle" if foreign.kind(head) in ("zip", "pickle") else ""
+        raise UnreadableFile(
+            f"{path} is not a whole safetensors file{kind} ({first_line(error)}). Download it again, or save it again."
+        ) from error
+
+
+def header(path: Path) -> dict[str, str] | None:
+    """The text in the header of a safetensors file, of which no more is read; None if `path` is none."""
+    try:
+        if foreign.kind(_beginning(path)) != "safetensors":
+            return None
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (UnreadableFile, SafetensorError, OSError):
+        return None
+
+
+def _beginning(path: Path, but: str = "") -> bytes:
+    """How a file begins that may be one of weights. `but` only words the message."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UnreadableFile(f"{path} is a folder, where a file of weights is expected: give the file in it.")
+        if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
+            raise UnreadableFile(f"{path} is a pipe or a device, where a file of weights is expected.")
         with path.open("rb") as file:
-            head = file.read(HEAD)
-        size = path.stat().st_size
+            head = file.read(foreign.HEAD)
     except FileNotFoundError:
-        raise UnreadableFile(f"{path} does not exist.") from None
+        raise UnreadableFile(f"There is no file at {path}.") from None
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read ({error.strerror or error}).") from error
-    if instead := _instead(head):
-        raise UnreadableFile(f"{path} is {instead}, not weights: download it again.")
+    if instead := foreign.instead(head):
+        raise UnreadableFile(f"{path} is {but}{instead}.")
+    return head
+
+
+# ------------------------------------------------------------------------------------------------ torch
+
+
+def _torch(path: Path, head: bytes) -> Any:
+    """What a torch file holds, if it is named tensors and plain values."""
     try:
-        contents = load_file(path) if _is_safetensors(path, head, size) else _load(path)
-        if not isinstance(contents, dict) or not all(isinstance(name, str) for name in contents):
-            kind = f"a {type(contents).__name__}" if not isinstance(contents, dict) else "things without names"
-            raise UnreadableFile(f"{path} holds {kind} where named tensors belong: take its state dict.")
-        return {name: _plain(value, f"{name} of {path}") for name, value in contents.items()}
+        mapped = torch_zip.checked(path) if foreign.kind(head) == "zip" else _checked_legacy(path, head)
+        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of storages and pickle protocols, which nobody can do anything about
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnreadableFile:
         raise
-    except Exception as error:  # a broken file can raise nearly anything
-        raise UnreadableFile(_reason(path, head, error)) from error
-
-
-def _instead(head: bytes) -> str | None:
-    """What the file is, if it is one of the things that are found in place of weights."""
-    if not head:
-        return "empty (0 bytes)"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer (`git lfs pull` brings the file)"
-    if any(byte < 32 and byte not in b"\t\n\r\f" for byte in head):  # as in every binary format
-        return None
-    return "a web page" if head.lstrip().startswith(b"<") else "text"
-
-
-def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
-    """By its beginning, the length of a JSON header and the header, or by its name."""
-    return path.suffix == ".safetensors" or (head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size)
-
-
-def _load(path: Path) -> Any:
-    mapped = zipfile.is_zipfile(path)
-    if mapped:  # torch checks no checksum, and maps a compressed member as if it were none
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise UnreadableFile(f"{path} is damaged: {damaged} in it has another checksum. Download it again.")
-            mapped = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-    with torch.serialization.safe_globals([Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-
-def _plain(value: Any, name: str) -> Any:
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        return {key: _plain(inner, f"{key} of {name}") for key, inner in value.items()}
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.device.type != "cpu":
-            raise UnreadableFile(f"{name} is a tensor without values of its own ({value.layout}, {value.device}).")
-        return value.detach()
-    return value
-
-
-def _reason(path: Path, head: bytes, error: Exception) -> str:
-    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return (
-            f"{path} asks for {named[1]} when it is opened, so it may run code; nothing of it was run. "
-            "Ask its maker for a state dict (tensors only) or a .safetensors file."
+    except Exception as error:  # damaged and forbidden files end in nearly any exception
+        if asked := _asked(path, head):
+            raise UnreadableFile(_refusal(path, asked)) from error
+        said = str(error).rpartition("WeightsUnpickler error: ")[2] or type(error).__name__
+        raise UnreadableFile(
+            f"{path} is not a whole torch file ({said.splitlines()[0]}): download it again."
+        ) from error
+    if not isinstance(contents, dict):
+        kind = type(contents).__name__
+        raise UnreadableFile(f"{path} holds a {kind}, where a dict of tensors is expected: take its state dict.")
+    if strange := [name for name in contents if not isinstance(name, str)]:
+        raise UnreadableFile(
+            f"{path} holds things without names (one is called {strange[0]!r:.40}), where a dict of tensors is "
+            "expected: take its state dict."
         )
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        return f"{path} is cut short: its end is missing. Download it again."
-    first = str(error).splitlines()[0] if str(error) else "no more is known"
-    return f"{path} is no whole torch or safetensors file ({type(error).__name__}: {first}): download it again."
+    return contents
+
+
+def _checked_legacy(path: Path, head: bytes) -> bool:
+    """False, as files from before torch 1.6 cannot be mapped. Raises `UnreadableFile` for any other pickle."""
+    with path.open("rb") as file:
+        pickles = foreign.parsed(file.read(foreign.LARGEST), LEGACY if head.startswith(foreign.TORCH) else 1)
+    if head.startswith(foreign.TORCH) and pickles.whole:
+        return False
+    if pickles.names:
+        raise UnreadableFile(_refusal(path, pickles.names))
+    if head.startswith(foreign.TORCH):
+        raise UnreadableFile(
+            f"{path} is not a whole torch file: it begins as one from before torch 1.6, and its pickle does not end. "
+            "Download it again."
+        )
+    raise UnreadableFile(f"{path} is a pickle, but not of torch, or a damaged one: ask its maker for a state dict.")
+
+
+def _asked(path: Path, head: bytes) -> list[str]:
+    """What the pickle in a file that torch refused asks for besides what tensors are made of."""
+    if foreign.kind(head) == "zip":
+        return torch_zip.asked(path)
+    with path.open("rb") as file:
+        return foreign.parsed(file.read(foreign.LARGEST), LEGACY).names
+
+
+def _refusal(path: Path, names: list[str]) -> str:
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    listed = ", ".join(name if len(name) <= 80 else name[:77] + "..." for name in names[:6])
+    return (
+        f"{path} asks for {listed}{more} when it is opened, which could be code; it was refused, and nothing of it was "
+        f"run. {ADVICE}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+class _Plain:
+    """Tensors as plain tensors, Namespaces as dicts. A dict that is held many times, or by itself, is walked once."""
+
+    def __init__(self, path: Path):
+        self.path, self.size, self.seen = path, path.stat().st_size, dict[int, dict[Any, Any]]()
+
+    def __call__(self, contents: dict[Any, Any]) -> dict[str, Any]:
+        """Without recursion, as a file may be deeper than the stack. Raises `UnreadableFile`."""
+        whole: dict[str, Any] = {}
+        left = [(contents, whole, f"of {self.path}")]
+        while left:
+            given, made, where = left.pop()
+            for key, value in given.items():
+                if isinstance(value, Namespace):
+                    value = vars(value)
+                if not isinstance(value, dict):
+                    made[key] = self.tensor(value, f"{key} {where}") if isinstance(value, Tensor) else value
+                    continue
+                if id(value) not in self.seen:
+                    self.seen[id(value)] = {}
+                    left.append((value, self.seen[id(value)], f"of {key} {where}" if len(where) < 1000 else where))
+                made[key] = self.seen[id(value)]
+        return whole
+
+    def tensor(self, value: Tensor, name: str) -> Tensor:
+        """By `Tensor`'s own function: a file may give a tensor attributes that hide its methods."""
+        made = Tensor.detach(value)
+        if type(made) is not Tensor or made.layout != torch.strided or made.device.type != "cpu" or made.is_quantized:
+            kind = f"{made.layout}, {made.dtype}, {made.device}"
+            raise UnreadableFile(f"{name} is no plain tensor, but one without values of its own ({kind}).")
+        if made.nbytes > max(self.size, made.untyped_storage().nbytes()):
+            raise UnreadableFile(
+                f"{name} stands for {readable(made.nbytes)}, in a file of {readable(self.size)}: it repeats what it "
+                "holds; save it with .contiguous()."
+            )
+        return made

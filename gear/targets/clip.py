@@ -21,13 +21,15 @@ class CLIP(ViT):
 
     weights_path: model.safetensors of the repository openai/clip-vit-large-patch14, or the same tensors under timm's
     names. Raises ValueError if the file holds another network. layer: the output of that block from 1 instead.
-    `architecture` overrides arguments of timm's vit_large_patch14_clip_quickgelu_224.
+    `architecture` overrides arguments of timm's vit_large_patch14_clip_quickgelu_224. Only the grid of the table of
+    positions, 16 x 16.
     """
 
     def __init__(self, weights_path: Path, layer: int | None = None, **architecture: Any):
         with torch.device("meta"):  # no time and no random numbers for an initialisation that is overwritten
             vit = vit_large_patch14_clip_quickgelu_224(num_classes=0, **architecture)
-        files.fill(vit, hugging_face.timm_names(files.read(weights_path)), weights_path, "clip-l")
+        tensors = files.renamed(hugging_face.timm_names, files.read(weights_path), weights_path, "clip-l")
+        files.fill(vit, tensors, weights_path, "clip-l")
         last = len(vit.blocks) if layer is None else layer
         super().__init__("clip-l", vit, last, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
@@ -36,8 +38,3 @@ class CLIP(ViT):
         h, w = grid
         x = F.interpolate(pixels / 255, (PATCH * h, PATCH * w), mode="bicubic", antialias=False)
         return self.normalise(x)
-
-    @torch.no_grad()
-    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
-        """f(x) of eq. 5, see `Target`. Only the grid of the table of positions, 16 x 16."""
-        return self.tokens(self.preprocess(pixels, grid))

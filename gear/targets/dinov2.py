@@ -27,7 +27,8 @@ class DINOv2(ViT):
     weights_path: model.safetensors of the repository timm/vit_base_patch14_dinov2.lvd142m (small, large, giant;
     patch14_reg4 with registers), or torch.hub's dinov2_vitb14_pretrain.pth (vits, vitl, vitg; vitb14_reg4). Raises
     ValueError if the file holds another network. layer: the output of that block from 1, before the LayerNorm, instead.
-    `architecture` overrides arguments of timm's function.
+    `architecture` overrides arguments of timm's function, which resamples the table of positions to h x w, bicubic with
+    antialias.
     """
 
     def __init__(
@@ -42,18 +43,14 @@ class DINOv2(ViT):
         make = getattr(timm_vit, f"vit_{SIZES[size]}_patch14_{'reg4_' if registers else ''}dinov2")
         with torch.device("meta"):  # no time and no random numbers for an initialisation that is overwritten
             vit = make(**{"img_size": TABLE * PATCH, "num_classes": 0, "dynamic_img_size": True} | architecture)
-        files.fill(vit, timm_names(files.read(weights_path)), weights_path, name)
+        tensors = files.renamed(timm_names, files.read(weights_path), weights_path, name)
+        files.fill(vit, tensors, weights_path, name)
         super().__init__(name, vit, layer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
     def preprocess(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
         """As in the release: normalised, then bicubic without antialias to 14 px a token (256 px -> 224)."""
         h, w = grid
         return F.interpolate(self.normalise(pixels / 255), (PATCH * h, PATCH * w), mode="bicubic", antialias=False)
-
-    @torch.no_grad()
-    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
-        """f(x) of eq. 5, see `Target`. timm resamples the table of positions to h x w, bicubic with antialias."""
-        return self.tokens(self.preprocess(pixels, grid))
 
 
 def timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,6 +64,8 @@ def timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     named.pop("mask_token", None)  # of the pretraining
     if "register_tokens" in named:  # timm's table has no entry for the class token, whose position is added to it here
         table = named["pos_embed"]
+        if table.shape[-1:] != named["cls_token"].shape[-1:] or named["cls_token"].ndim != 3:
+            raise RuntimeError("its pos_embed does not go with its cls_token")
         named["reg_token"] = named.pop("register_tokens")
         named["cls_token"] = named["cls_token"] + table[:, :1]
         named["pos_embed"] = table[:, 1:]

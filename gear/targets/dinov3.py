@@ -4,17 +4,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, UInt8
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import eva
 from timm.models.eva import Eva, EvaAttention
 from torch import Tensor
 
 from gear.targets import files
-from gear.targets.target import resized
 from gear.targets.vit import ViT
 
-PATCH = 16  # px
 SIZES = {"s": "small", "b": "base", "l": "large"}
 PERIOD = 100  # the longest of the rotary embedding, in units of half an image side
 
@@ -31,23 +28,14 @@ class DINOv3(ViT):
     def __init__(
         self, weights_path: Path, layer: int | None = None, size: Literal["s", "b", "l"] = "b", **architecture: Any
     ):
-        name, tensors = f"dinov3-{size}", timm_names(files.read(weights_path))
+        name = f"dinov3-{size}"
+        tensors = files.renamed(timm_names, files.read(weights_path), weights_path, name)
         biased = any(key.endswith(".q_bias") for key in tensors)  # all zero in the published ones; timm leaves them out
         with torch.device("meta"):  # no time and no random numbers for an initialisation that is overwritten
             vit = getattr(eva, f"vit_{SIZES[size]}_patch16_dinov3")(num_classes=0, qkv_bias=biased, **architecture)
         files.fill(vit, tensors, weights_path, name)
         fill_buffers(vit)
         super().__init__(name, vit, layer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-
-    def preprocess(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
-        """Normalised. An image that has 16 px a token, as all in the release, keeps its size."""
-        h, w = grid
-        return self.normalise(resized(pixels, (PATCH * h, PATCH * w)) / 255)
-
-    @torch.no_grad()
-    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
-        """f(x) of eq. 5, see `Target`."""
-        return self.tokens(self.preprocess(pixels, grid))
 
 
 def timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +48,7 @@ def timm_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         for theirs, ours in renamed.items():
             name = name.replace(theirs, ours)
-        if name.endswith(".qkv.bias"):
+        if name.endswith(".qkv.bias") and tensor.ndim == 1 and len(tensor) % 3 == 0 < len(tensor):
             named[name.replace("qkv.bias", "q_bias")], _, named[name.replace("qkv.bias", "v_bias")] = tensor.chunk(3)
         elif name not in ("mask_token", "rope_embed.periods") and not name.endswith(".bias_mask"):
             named[name] = tensor

@@ -90,6 +90,7 @@ def _timm_name(name: str, net: EfficientNet) -> str:
         places = [(s, b) for s, stage in enumerate(net.blocks.children()) for b, _ in enumerate(stage.children())]
         if int(match[1]) < len(places):
             stage, block = places[int(match[1])]
-            return f"blocks.{stage}.{block}.{(_LATER if stage else _FIRST)[match[2]]}.{match[3]}"
+            layer = (_LATER if stage else _FIRST).get(match[2], match[2])
+            return f"blocks.{stage}.{block}.{layer}.{match[3]}"
     layer, _, parameter = name.partition(".")
     return f"{_OUTSIDE.get(layer, layer)}.{parameter}"

@@ -1,6 +1,6 @@
 """Reading a network's tensors from a file, and refusing a file of another network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from gear.store import torch_file
+from gear.store.foreign import first_line
 
 without = ContextVar("without", default=False)  # whether networks are made without their weights
 
@@ -39,11 +40,21 @@ def read(path: Path) -> dict[str, Tensor]:
     return contents
 
 
+def renamed(
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]], tensors: dict[str, Tensor], path: Path, kind: str
+) -> dict[str, Tensor]:
+    """`rename(tensors)`; what it stumbles over in a file of another network is a ValueError as in `fill`."""
+    try:
+        return rename(tensors)
+    except (LookupError, RuntimeError) as error:  # a name that should be there, shapes that do not go together
+        raise ValueError(f"{path} does not hold the weights of {kind}: {first_line(error)}.") from error
+
+
 def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> None:
     """Gives `net`, which may lie on the meta device, exactly these tensors, the floating ones as float32.
 
-    Raises ValueError, naming the first difference, if a tensor is missing, left over or of another shape; `path` and
-    `kind` only word the message.
+    Raises ValueError, naming the first difference, if a tensor is missing, left over, of another shape, of
+    whole numbers instead of real ones, or not finite; `path` and `kind` only word the message.
     """
     if without.get():
         return
@@ -55,6 +66,10 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> N
             fault = f"{name} has no place in one"
         elif tensors[name].shape != wanted[name].shape:
             fault = f"its {name} is {tuple(tensors[name].shape)} and should be {tuple(wanted[name].shape)}"
+        elif tensors[name].is_floating_point() != wanted[name].is_floating_point():
+            fault = f"its {name} is of {tensors[name].dtype} and should be of {wanted[name].dtype}"
+        elif not tensors[name].float().isfinite().all():
+            fault = f"its {name} has NaN or infinity"
         else:
             continue
         raise ValueError(f"{path} does not hold the weights of {kind}: {fault}.")

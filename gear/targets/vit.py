@@ -1,12 +1,16 @@
-"""What DINOv2, DINOv3, SigLIP 2 and CLIP share: a frozen vision transformer of timm, and its patch tokens."""
+"""What DINOv2, DINOv3, SigLIP 2, V-JEPA 2.1 and CLIP share: a frozen vision transformer of timm, its patch tokens."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from gear.targets.target import resized
+
+PATCH = 16  # px, of those whose `preprocess` is the one here
 
 
 class ViT(nn.Module):
@@ -37,6 +41,16 @@ class ViT(nn.Module):
     def normalise(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """x in [0, 1]."""
         return (x - self.mean) / self.std
+
+    def preprocess(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
+        """Normalised. An image that has 16 px a token, as all in the release, keeps its size."""
+        h, w = grid
+        return self.normalise(resized(pixels, (PATCH * h, PATCH * w)) / 255)
+
+    @torch.no_grad()
+    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
+        """f(x) of eq. 5, see `Target`."""
+        return self.tokens(self.preprocess(pixels, grid))
 
     def tokens(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B N C"]:
         """One vector a patch, in row-major order and float32; the class token and registers are left out."""

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from gear.store import torch_file
 from gear.targets import files
-from gear.targets.target import resized
-from gear.targets.vit import ViT
+from gear.targets.vit import PATCH, ViT
 
-PATCH = 16  # px
 LAST = 256 // PATCH - 1  # position of the last row and column: counted at 256 px, squeezed to the same at 384
 SIZES: dict[str, dict[str, Any]] = {
     "b": {"embed_dim": 768, "depth": 12, "num_heads": 12},  # 85,646,592 parameters
@@ -52,20 +50,11 @@ class VJEPA21(ViT):
         options |= SIZES[size] | architecture
         with torch.device("meta"):  # no time and no random numbers for an initialisation that is overwritten
             vit = Eva(**options)
-        tensors = {} if files.without.get() else timm_names(read(weights_path), weights_path, name)
+        rename = partial(timm_names, path=weights_path, kind=name)
+        tensors = {} if files.without.get() else files.renamed(rename, read(weights_path), weights_path, name)
         files.fill(vit, tensors, weights_path, name)
         vit.rope = Rotary(options["embed_dim"] // options["num_heads"])
         super().__init__(name, vit, layer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-
-    def preprocess(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B 3 h w"]:
-        """Normalised. An image that has 16 px a token, as all in the release, keeps its size."""
-        h, w = grid
-        return self.normalise(resized(pixels, (PATCH * h, PATCH * w)) / 255)
-
-    @torch.no_grad()
-    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
-        """f(x) of eq. 5, see `Target`."""
-        return self.tokens(self.preprocess(pixels, grid))
 
 
 class Rotary(nn.Module):
@@ -100,7 +89,7 @@ def read(path: Path) -> dict[str, Tensor]:
     encoder = contents.get("ema_encoder", contents)
     if not isinstance(encoder, dict) or not all(isinstance(tensor, Tensor) for tensor in encoder.values()):
         raise ValueError(f"{path} has no tensors under `ema_encoder`, V-JEPA 2.1's, but {', '.join(contents)}.")
-    return {name.removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in encoder.items()}
+    return {str(name).removeprefix("module.").removeprefix("backbone."): tensor for name, tensor in encoder.items()}
 
 
 def timm_names(tensors: dict[str, Tensor], path: Path, kind: str) -> dict[str, Tensor]:

@@ -8,8 +8,9 @@ from typing import Literal
 import lpips
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from gear.store import torch_file
 
 _SMALLEST = {"alex": 31, "vgg": 16}  # px; below it a pooling layer of the trunk has nothing left to pool
 
@@ -33,7 +34,7 @@ class Perceptual(nn.Module):
         if weights_path is not None:
             self.lpips.net.load_state_dict(_trunk(self.lpips.net, trunk, weights_path), assign=True)
             linear_path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{trunk}.pth"
-            linear = torch.load(linear_path, map_location="cpu", weights_only=True)
+            linear = torch_file.read(linear_path)
             for i, layer in enumerate(self.lpips.lins):
                 layer.load_state_dict({"model.1.weight": linear[f"lin{i}.model.1.weight"]}, assign=True)
         self.requires_grad_(False).eval()
@@ -59,7 +60,7 @@ class Perceptual(nn.Module):
 def _trunk(net: nn.Module, trunk: str, path: Path) -> dict[str, Tensor]:
     """The file's tensors in float32 under lpips's names: slice2.3.weight is features.3.weight."""
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}
-    state = load_file(path)
+    state = torch_file.read(path)
     wrong = sorted(set(names.values()) ^ state.keys())
     if wrong:
         fault = "has no use for" if wrong[0] in state else "lacks"

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gear.config import Config, ConfigError
 from gear.config_json import from_json, to_json
+from gear.store.foreign import UnreadableFile
+from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
 from gear.update import Trained
 
@@ -95,12 +97,9 @@ def load(path: Path, parts: Collection[str] | None = None) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}; `gear train RECIPE --out FOLDER` makes one.")
     try:
-        with safe_open(path, "pt") as f:
-            metadata = f.metadata() or {}
-            wanted = [key for key in f.keys() if parts is None or key.split(".")[0] in parts]  # noqa: SIM118  (no dict)
-            tensors = {key: f.get_tensor(key) for key in wanted}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        tensors, metadata = read_safetensors(path, lambda key: parts is None or key.split(".")[0] in parts)
+    except UnreadableFile as error:
+        raise CheckpointError(str(error)) from None
     if metadata.get("format") != "gear-1":
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint that `gear train` wrote.")
     try:
@@ -108,7 +107,7 @@ def load(path: Path, parts: Collection[str] | None = None) -> Checkpoint:
         classes = tuple(json.loads(metadata["classes"]))
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version: {error}") from None
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise CheckpointError(f"{path} was written by another version: its header lacks something.") from None
     if broken := _not_finite(tensors):
         raise CheckpointError(f"{path} cannot be used: {broken} is not finite, so its training has diverged.")

@@ -1,5 +1,6 @@
 import argparse
 import os
+import pickle
 import re
 import zipfile
 from collections import OrderedDict
@@ -9,7 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from gear.store.torch_file import UnreadableFile, read
+from gear.store import foreign
+from gear.store.foreign import UnreadableFile
+from gear.store.torch_file import header, read, read_safetensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
 ZIP = "_use_new_zipfile_serialization"
@@ -140,8 +143,8 @@ def test_a_pickled_module_names_its_class(path):
         (b"\n<!DOCTYPE html><html><head>", "is a web page"),
         (b"<?xml version='1.0'?><Error>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
-        (b"\x93NUMPY\x01\x00", "is no whole torch or safetensors file"),
-        (bytes(range(256)) * 8, "is no whole torch or safetensors file"),
+        (b"\x93NUMPY\x01\x00", "is a numpy array, not named tensors: save those"),
+        (bytes(range(256)) * 8, "is neither a torch nor a safetensors file: it begins with b"),
     ],
 )
 def test_what_is_found_in_place_of_weights(path, data, what):
@@ -161,7 +164,8 @@ def test_a_file_that_is_cut_short(tmp_path, share, kind):
         torch.save(tensors, path, **{ZIP: kind == "zip"})
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UnreadableFile, match="cut short" if kind == "zip" else "no whole torch or safetensors file"):
+    said = {"zip": "is cut short", "legacy": "is not a whole torch file"}.get(kind, "is not a whole safetensors file")
+    with pytest.raises(UnreadableFile, match=said):
         read(path)
 
 
@@ -178,7 +182,7 @@ def test_one_changed_bit(path):
 def test_a_zip_that_is_not_torchs(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "a")
-    with pytest.raises(UnreadableFile, match="no whole torch or safetensors file"):
+    with pytest.raises(UnreadableFile, match=r"is not a whole torch file .* a\.txt"):
         read(path)
 
 
@@ -199,7 +203,83 @@ def test_a_tensor_without_values_of_its_own(path, tensor):
 
 
 def test_a_path_that_is_no_file(tmp_path):
-    with pytest.raises(UnreadableFile, match="does not exist"):
+    with pytest.raises(UnreadableFile, match="There is no file at"):
         read(tmp_path / "missing.pt")
-    with pytest.raises(UnreadableFile, match="cannot be read"):
+    with pytest.raises(UnreadableFile, match="is a folder, where a file of weights is expected"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(UnreadableFile, match="is a pipe or a device"):
+        read(tmp_path / "pipe.pt")
+
+
+def test_a_dict_that_is_held_twice_or_by_itself_is_walked_once(path):
+    inner = {"w": torch.ones(1)}
+    torch.save({"a": inner, "b": inner, "args": argparse.Namespace(x=inner)}, path)
+    got = read(path)
+    assert got["a"] is got["b"] is got["args"]["x"]
+    loop: dict[str, object] = {"w": torch.ones(1)}
+    loop["again"] = loop
+    torch.save({"a": loop}, path)
+    got = read(path)
+    assert got["a"]["again"] is got["a"]
+
+
+def test_a_tensor_may_share_but_not_multiply_what_the_file_holds(path):
+    table = torch.arange(1000.0)
+    torch.save({"tied": table, "view": table[10:20], "small": torch.ones(1, 1).expand(1, 7)}, path)
+    got = read(path)
+    assert got["tied"].data_ptr() + 40 == got["view"].data_ptr()
+    assert got["small"].tolist() == [[1.0] * 7]
+    torch.save({"w": torch.ones(1).expand(10**6)}, path)
+    with pytest.raises(UnreadableFile, match=r"w of .* stands for 4\.0 MB, in a file of .* kB"):
+        read(path)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x280, 0x04034B50])
+def test_a_safetensors_file_may_begin_as_a_pickle_or_a_zip(tmp_path, length):
+    """Its first bytes are the length of its header, which is any number."""
+    text = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    data = length.to_bytes(8, "little") + text + b" " * (length - len(text)) + torch.ones(1).numpy().tobytes()
+    (tmp_path / "weights").write_bytes(data)
+    assert read(tmp_path / "weights")["w"].tolist() == [1]
+
+
+def test_headers_and_some_tensors_of_a_safetensors_file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(TENSORS, path, {"format": "pt", "step": "3"})
+    assert header(path) == {"format": "pt", "step": "3"}
+    tensors, said = read_safetensors(path, lambda name: name == "b")
+    assert same(tensors, {"b": TENSORS["b"]})
+    assert said == {"format": "pt", "step": "3"}
+    torch.save(TENSORS, tmp_path / "a.pt")
+    assert header(tmp_path / "a.pt") is None
+    assert header(tmp_path / "none") is None
+    (tmp_path / "text.safetensors").write_text("words")
+    with pytest.raises(UnreadableFile, match=r'is not a whole safetensors file, but text \("words"\)'):
+        read_safetensors(tmp_path / "text.safetensors")
+    torch.save(TENSORS, tmp_path / "renamed.safetensors")
+    for reader in (read, read_safetensors):
+        with pytest.raises(UnreadableFile, match="is not a whole safetensors file, but a torch file or a pickle"):
+            reader(tmp_path / "renamed.safetensors")
+
+
+def test_members_that_overlap_and_names_that_come_twice(path):
+    torch.save({"a": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(name, b"x")
+    with pytest.raises(UnreadableFile, match="is damaged: a name comes twice in it"):
+        read(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_a_pickle_asks_for(protocol):
+    data = pickle.dumps([Runs(Path("x")), OrderedDict(a=1), Runs(Path("y")), re.compile("a")], protocol)
+    said = foreign.parsed(data)
+    assert said.whole
+    assert said.names[0] == "posix.mkdir"
+    assert "re._compile" in said.names
+    assert not any("OrderedDict" in name for name in said.names)
+    assert not foreign.parsed(data[:-1]).whole
+    assert foreign.parsed(data[:-1]).names == said.names

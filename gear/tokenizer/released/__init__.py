@@ -9,7 +9,7 @@ with the average under names whose dots are removed), `model` (LlamaGen), `vq` a
 """
 
 from gear.tokenizer.released.names import Layout, NoTokenizer, ReleasedError
-from gear.tokenizer.released.reading import Released, is_released, read
+from gear.tokenizer.released.reading import Released, is_released, read, recognise
 from gear.tokenizer.released.writing import write
 
-__all__ = ["Layout", "NoTokenizer", "Released", "ReleasedError", "is_released", "read", "write"]
+__all__ = ["Layout", "NoTokenizer", "Released", "ReleasedError", "is_released", "read", "recognise", "write"]

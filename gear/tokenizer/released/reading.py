@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,10 @@ from gear.tokenizer.released.names import (
     slots,
     some,
 )
-from gear.tokenizer.released.opening import groups, is_ours
+from gear.tokenizer.released.opening import groups, is_ours, opened
+
+TOKENS = "tok_embeddings.weight"
+GENERATOR = " A generator has such tensors, and belongs in generator.init."
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,18 @@ def read(path: Path, *, averaged: bool = True, families: Mapping[str, cfg.Tokeni
     shape, a weight that is not finite, no live weights where `averaged` is False, a file that is damaged, is none of
     weights, or holds code.
     """
-    found = groups(path)
+    return recognise(path, opened(path), averaged=averaged, families=families)
+
+
+def recognise(
+    path: Path,
+    contents: Mapping[str, Any],
+    *,
+    averaged: bool = True,
+    families: Mapping[str, cfg.Tokenizer] = cfg.FAMILIES,
+) -> Released:
+    """`read` of a file that `gear.store.torch_file` has read already; `path` only words the errors."""
+    found = groups(path, contents)
     layout, live, mean, critic = _parts(found)
     if not live and not mean:
         raise NoTokenizer(f"{path} holds {', '.join(found)}, and no tokenizer: one of {', '.join(families)} is wanted.")
@@ -111,7 +126,7 @@ def _recognised(
         known = ", ".join(f"{family} ({len(wanted[family])} tensors)" for family in families)
         raise NoTokenizer(
             f"{path} holds no known tokenizer: of its {len(found)} tensors ({', '.join(list(found)[:3])}, ...) at most "
-            f"{max(fitting.values())} are of one. Known are {known}."
+            f"{max(fitting.values())} are of one. Known are {known}.{GENERATOR if TOKENS in found else ''}"
         )
     if wrong := faults(found, {name: slot.like for name, slot in wanted[best].items()}):
         raise ReleasedError(f"{path} resembles a {best} tokenizer most, and cannot be one: {some(wrong)}.")
