@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gear.config import IBQ, LFQ, VQ, VQGAN
+from gear.tokenizer import quantizers
 from gear.tokenizer.tokenizer import Tokenizer
 
 BACKBONE = VQGAN(channels=8, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=1, latent=8, groups=4, patch=2)
@@ -37,7 +38,7 @@ def test_other_sizes_and_shapes_too(tokenizer):
 def test_a_vq_codebook_starts_on_the_unit_sphere():
     """Of LlamaGen's U(-1 / K, 1 / K) only the direction is kept. A step of AdamW has a fixed length: codewords as short
     as 1 / K it would turn right over, those of length 1 by the learning rate."""
-    quantizer = Tokenizer(VQ(1024, 8), BACKBONE).quantize
+    quantizer = quantizers.VQ(1024, 8)
     first = quantizer.embedding.weight.detach().clone()
     torch.testing.assert_close(first.square().sum(1), torch.ones(1024))
     assert first.mean(0).abs().max() < 0.05  # on all sides
