@@ -203,6 +203,13 @@ def test_init_from_nowhere(tiny: Config, tmp_path: Path) -> None:
         groups(with_tokenizer(tiny, init=str(tmp_path / "none")))
 
 
+def test_init_from_a_recipe_that_was_not_run(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = "no checkpoint at runs/warmup-vq yet; `gear train warmup-vq` makes it, or .* tokenizer .*, warmup-vq-16"
+    with pytest.raises(CheckpointError, match=said):
+        groups(with_tokenizer(tiny, init="runs/warmup-vq"))
+
+
 # ------------------------------------------------------------------------------------------- the rest
 
 
