@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, generator, readout
+from bench import decoding, generator, readout, tokenizer
 from gear import config as cfg
 
 
@@ -20,6 +20,9 @@ def test_bench(arguments, monkeypatch, capsys):
     monkeypatch.setattr(generator, "K", 50)
     monkeypatch.setattr(generator, "SIDE", 3)
     monkeypatch.setattr(generator, "peak", lambda side, device: 2.0)
+    monkeypatch.setattr(tokenizer, "QUANTIZER", cfg.VQ(64, 8))
+    monkeypatch.setattr(tokenizer, "BACKBONE", cfg.VQGAN(channels=32, multipliers=(1, 2), latent=32))
+    monkeypatch.setattr(tokenizer, "SIZE", 16)
     monkeypatch.setattr(decoding, "SIZE", (50, 41))
     monkeypatch.setattr(decoding, "R", 32)
     monkeypatch.setattr(decoding, "IMAGES", 2)
@@ -28,7 +31,7 @@ def test_bench(arguments, monkeypatch, capsys):
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "ms", "ms"]
+        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "ms", "ms"]
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said

@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         x = self.conv_in(self.fold(x))
         for level in self.conv_blocks:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(swish(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         z = self.mid(self.conv_in(z))
         for level in self.conv_blocks:
             z = level(z)
-        return self.unfold(self.conv_out(F.silu(self.norm_out(z))))
+        return self.unfold(self.conv_out(swish(self.norm_out(z))))
 
 
 class Residual(nn.Module):
@@ -107,9 +107,10 @@ class Residual(nn.Module):
         self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Float[Tensor, "B c_in h w"]) -> Float[Tensor, "B c_out h w"]:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return self.nin_shortcut(x) + y
+        y = self.conv1(swish(self.norm1(x)))
+        y = self.conv2(swish(self.norm2(y)))
+        y += self.nin_shortcut(x)  # in place: memory never touched before costs more than the sum
+        return y
 
 
 class Attention(nn.Module):
@@ -170,6 +171,11 @@ def middle(channels: int, attention: bool, groups: int) -> nn.Sequential:
     """Residual, attention (if any), residual; the released names are mid.0, mid.1, mid.2."""
     attend = Attention(channels, groups) if attention else nn.Identity()
     return nn.Sequential(Residual(channels, channels, groups), attend, Residual(channels, channels, groups))
+
+
+def swish(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x sigmoid(x). Overwrites an x that no gradient needs, so x must be nobody else's, as a norm's output is."""
+    return F.silu(x, inplace=not x.requires_grad)
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:

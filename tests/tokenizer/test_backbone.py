@@ -201,3 +201,17 @@ def test_channels_last_stays_channels_last() -> None:
     torch.testing.assert_close(z_last, z)
     torch.testing.assert_close(decoder(z_last), x_hat)
     assert all(seen)
+
+
+def test_what_is_overwritten_is_nobody_elses() -> None:
+    """Without gradients maps are activated in place: the results are the same, and the input stays as it was."""
+    encoder, decoder = pair(patch=1)
+    x = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    z = encoder(x)
+    x_hat = decoder(z)
+    kept = x.clone(), z.detach().clone()
+    with torch.no_grad():
+        assert torch.equal(encoder(x), z)
+        assert torch.equal(decoder(z), x_hat)
+    assert torch.equal(x, kept[0])
+    assert torch.equal(z, kept[1])
