@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, generator, readout, tokenizer
+from bench import decoding, generator, joint, readout, tokenizer
 from gear import config as cfg
 
 
@@ -23,6 +23,8 @@ def test_bench(arguments, monkeypatch, capsys):
     monkeypatch.setattr(tokenizer, "QUANTIZER", cfg.VQ(64, 8))
     monkeypatch.setattr(tokenizer, "BACKBONE", cfg.VQGAN(channels=32, multipliers=(1, 2), latent=32))
     monkeypatch.setattr(tokenizer, "SIZE", 16)
+    monkeypatch.setattr(joint, "SMALL", joint.Case("demo", 64, 2, "float32", "cpu"))
+    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda case: joint.Measured(2.0**20, 1.0, 0.0, 1.0, []))
     monkeypatch.setattr(decoding, "SIZE", (50, 41))
     monkeypatch.setattr(decoding, "R", 32)
     monkeypatch.setattr(decoding, "IMAGES", 2)
@@ -31,7 +33,7 @@ def test_bench(arguments, monkeypatch, capsys):
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "ms", "ms"]
+        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms"]
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said
@@ -39,3 +41,12 @@ def test_bench(arguments, monkeypatch, capsys):
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
     assert readout.resident_peak() > 10_000  # KiB; this interpreter with torch
+
+
+def test_a_step_is_measured_beside_its_plan():
+    """In a process of its own, with the operators that took longest; the plan's bytes are those of the step."""
+    said = joint.report(joint.Case("demo-warmup", 64, 128, "float32", "cpu"), kernels=3)
+    assert 0.85 < said["planned_peak_GiB"] / said["peak_GiB"] < 1.15
+    assert len(said["kernels"]) == 3
+    assert 0 < said["mfu_of_gemm"] < 1
+    assert said["images_per_s"] > 0
