@@ -65,9 +65,7 @@ def require(config: Config) -> None:
     """Looks for every pretrained file that the stage needs, before the long work; what a model hub has is fetched.
     Raises `MissingWeight`, which says how to bring it, or `CheckpointError`."""
     loss = config.tokenizer.loss
-    for chosen in config.targets if aligned(config) else ():
-        check_grid(chosen.name, config.data.resolution, grid(config))
-        check_layer(chosen.name, chosen.layer)
+    for chosen in possible_targets(config):
         if not chosen.weights:
             sources.find(chosen.name)
     if not isinstance(config.stage, cfg.Frozen) and loss.perceptual > 0:
@@ -96,6 +94,15 @@ def aligned(config: Config) -> bool:
     return not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
 
 
+def possible_targets(config: Config) -> tuple[cfg.Target, ...]:
+    """What this stage aligns to, or nothing. Raises ValueError for a grid or a layer that an encoder does not have."""
+    chosen = config.targets if aligned(config) else ()
+    for one in chosen:
+        check_grid(one.name, config.data.resolution, grid(config))
+        check_layer(one.name, one.layer)
+    return chosen
+
+
 def targets(config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device) -> tuple[Target, ...]:
     """The encoders this stage aligns to; `pixels` as for `target`, called when all files are read and found right."""
     chosen = config.targets if aligned(config) else ()
@@ -105,8 +112,9 @@ def targets(config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: 
 
 
 def unloaded_targets(config: Config) -> tuple[Target, ...]:
-    """The same without their weights, for `gear plan`; normalisations, which cost nothing, are left out."""
-    chosen = config.targets if aligned(config) else ()
+    """The same without their weights, for `gear plan`; normalisations, which cost nothing, are left out.
+    Raises ValueError as `require` does."""
+    chosen = possible_targets(config)
     with without_weights():
         return tuple(ENCODERS[c.name].load(Path(), c.layer) for c in chosen)
 

@@ -82,3 +82,15 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.flops["generator"] < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
     shown = dict(lines(counted, 989.0, 0.4))
     assert shown["parameters, tokenizer"] == "115,094,033"
+
+
+@pytest.mark.parametrize(
+    ("target", "resolution"), [(Target("siglip2-b"), 384), (Target("dinov2-b", layer=13), 256)], ids=["grid", "layer"]
+)
+def test_a_target_that_cannot_be_is_refused_as_the_run_would(target: Target, resolution: int) -> None:
+    config = Config(stage=Gear(), targets=(target,), data=Data(path="nowhere", resolution=resolution))
+    with pytest.raises(ValueError, match="16 x 16 tokens and no others|has no layer 13") as planned:
+        plan.plan(config)
+    with pytest.raises(ValueError, match="The target") as started:
+        build.require(config)
+    assert str(planned.value) == str(started.value)
