@@ -1,20 +1,20 @@
 """From what stands on the command line to a configuration: a recipe's name or a JSON file, then fields to change."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from inspect import cleandoc
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gear.config import Config
+from gear.config import Config, Target
 
 RUNS = Path("runs")
-T = TypeVar("T")
+T = TypeVar("T", bound=Any)  # a dataclass with a `config`
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: gear {command} RECIPE [--field value ...]\n       gear {command} RUN/config.json\n\n{about}\n")
         show_recipes()
-        print(f"\ngear {command} RECIPE --help lists every field.")
+        print(f"\ngear {command} RECIPE --help lists every field. --target NAME takes another encoder,")
+        print("given again one more, and --target.layer N is of the one named last.")
         return None
     name, file = args[0], Path(args[0])
     if name in RECIPES:
@@ -80,27 +81,38 @@ def _columns(title: str, *names: str) -> Table:
 
 
 def fields(command: str, start: Start, args: Sequence[str], default: T) -> T:
-    """`default`, which holds the configuration of `start`, with the fields that `args` give after the first."""
+    """`default`, whose `config` is that of `start`, with the fields that `args` give after the first."""
     name, *given = args
-    given = [_in_full(option) for option in given]
+    given, last = in_full(given)
+    more = max(0, last + 1 - len(start.config.targets))
+    config = replace(start.config, targets=start.config.targets + (Target(),) * more)
     return tyro.cli(
         type(default),
         prog=f"gear {command} {name}",
         description=start.about,
-        default=default,
+        default=replace(default, config=config),
         args=given,
         config=(tyro.conf.AvoidSubcommands,),
     )
 
 
-def _in_full(option: str) -> str:
-    """--target dinov3-b and --target.layer 9 mean the first of the targets."""
-    name, equals, value = option.partition("=")
-    if name == "--target":
-        name = "--targets.0.name"
-    elif name.startswith("--target."):
-        name = name.replace("--target.", "--targets.0.")
-    return name + equals + value
+def in_full(given: Iterable[str]) -> tuple[list[str], int]:
+    """The short ways to say targets as the schema has them, and the number of the last target, from 0; -1 without any.
+
+    The first `--target dinov3-b` names the first target, the next one the second, and `--target.layer 9` is of the one
+    named last: --targets.0.name dinov3-b --targets.0.layer 9.
+    """
+    written, last = [], -1
+    for option in given:
+        name, equals, value = option.partition("=")
+        if name == "--target":
+            last += 1
+            name = f"--targets.{last}.name"
+        elif name.startswith("--target."):
+            last = max(last, 0)
+            name = name.replace("--target.", f"--targets.{last}.")
+        written.append(name + equals + value)
+    return written, last
 
 
 def summary(function: object) -> str:

@@ -144,9 +144,7 @@ class Generator:
     heads: int = 16  # of attention
     width: int = 1024  # D, channels of a token
     tap: int | None = None  # l, the block whose output is aligned, from 1; None: a third of the depth; Table 15
-    align: Literal["next", "same"] = (
-        "next"  # patch i with the state that predicts token i, or has seen it; PAPER.md, M6
-    )
+    align: Literal["next", "same"] = "next"  # patch i with the state that predicts token i, or saw it; PAPER.md, M6
     projector: int = 2048  # hidden width of g_phi; Table 16
     classes: int | None = None  # None: as many as the data has
     class_drop: float = 0.1  # share of labels replaced by the null class; Table 16

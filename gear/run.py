@@ -200,11 +200,12 @@ def load(
 ) -> Pair:
     """A run folder, a checkpoint, a model of `save_pretrained`, or a public file of LlamaGen, GEAR, Open-MAGVIT2, IBQ.
 
-    `generator` is None where there is none, as after a warm-up. tokenizer: where to take it from if `source` holds a
-    generator only. resolution: px, where `source` does not tell; 256 by default. Raises `CheckpointError`.
+    `generator` is None where there is none, as after a warm-up. tokenizer: where to take it from, instead of `source`,
+    which may hold a generator only. resolution: px, where `source` does not tell; 256 by default. Raises
+    `CheckpointError`.
     """
     checkpoint = sources.read(str(source))
-    if not checkpoint.averaged("tokenizer"):
+    if tokenizer is not None or not checkpoint.averaged("tokenizer"):
         checkpoint = _joined(checkpoint, tokenizer)
     config = dataclasses.replace(checkpoint.config, device=device)
     if resolution is not None:
@@ -230,7 +231,7 @@ def generator_of(checkpoint: state.Checkpoint) -> Generator:
     """The averaged generator, in eval mode."""
     weights = checkpoint.averaged("generator")
     if not weights:
-        raise state.CheckpointError(f"{checkpoint.path} has no generator (a warm-up trains none).")
+        raise state.CheckpointError(f"{checkpoint.path} has no generator; a run after a warm-up has one.")
     # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
     ends = {k: t for k, t in weights.items() if k.startswith("projectors.") and k.endswith(".4.bias")}
     dims = {key.split(".")[1]: len(bias) for key, bias in ends.items()}
@@ -242,7 +243,7 @@ def generator_of(checkpoint: state.Checkpoint) -> Generator:
 
 
 def _joined(generator: state.Checkpoint, tokenizer: Path | str | None) -> state.Checkpoint:
-    """A generator by itself, with a tokenizer from elsewhere."""
+    """A generator with a tokenizer from elsewhere, whatever was beside it."""
     if tokenizer is None:
         raise state.CheckpointError(
             f"{generator.path} holds a generator and no tokenizer: say with --tokenizer which one draws its tokens "
@@ -251,4 +252,5 @@ def _joined(generator: state.Checkpoint, tokenizer: Path | str | None) -> state.
     other = sources.read(str(tokenizer), ("tokenizer", "tokenizer_ema"))
     config = dataclasses.replace(generator.config, tokenizer=other.config.tokenizer)
     tensors = {f"tokenizer.{name}": t for name, t in other.averaged("tokenizer").items()}
-    return dataclasses.replace(generator, config=config, tensors={**generator.tensors, **tensors})
+    kept = {name: t for name, t in generator.tensors.items() if not name.startswith(("tokenizer.", "tokenizer_ema."))}
+    return dataclasses.replace(generator, config=config, tensors=kept | tensors)

@@ -371,6 +371,18 @@ def test_load_gives_the_averaged_pair(trained: Path, name: str) -> None:
         assert not any(p.requires_grad for p in module.parameters())
 
 
+def test_another_tokenizer_takes_the_place_of_the_runs_own(tiny: Config, trained: Path, tmp_path: Path) -> None:
+    train(replace(tiny, stage=Warmup(), steps=1, seed=7), tmp_path / "other")
+    own, pair = run.load(trained), run.load(trained, tokenizer=tmp_path / "other")
+    assert pair.generator is not None
+    assert own.generator is not None
+    assert same(pair.generator.state_dict(), own.generator.state_dict())
+    assert same(pair.tokenizer.state_dict(), run.load(tmp_path / "other").tokenizer.state_dict())
+    assert not same(pair.tokenizer.state_dict(), own.tokenizer.state_dict())
+    with pytest.raises(state.CheckpointError, match="there is no checkpoint at"):
+        run.load(trained, tokenizer=tmp_path / "nowhere")
+
+
 def test_load_needs_no_pretrained_network(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Path:
         raise AssertionError(f"{name} was asked for")

@@ -114,6 +114,8 @@ class Tokenizer(nn.Module, Shared, tags=["image-tokenizer", "vector-quantization
         h, w = grid or (isqrt(q.shape[1]),) * 2
         if h * w != q.shape[1]:
             raise ValueError(f"{q.shape[1]} tokens do not fill a grid of {h} x {w}; give decode() the grid they have.")
+        if q.numel() and not 0 <= (worst := int(q.max() if q.min() >= 0 else q.min())) < self.quantizer.codebook_size:
+            raise ValueError(f"tokens must be from 0 to {self.quantizer.codebook_size - 1}; {worst} is among them.")
         return self._render(F.embedding(q, self.quantize.codewords()), h, w).clamp(-1, 1)
 
     def _render(self, c_q: Float[Tensor, "B N d"], h: int, w: int) -> Float[Tensor, "B 3 H W"]:

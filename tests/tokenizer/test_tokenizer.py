@@ -31,6 +31,9 @@ def test_other_sizes_and_shapes_too(tokenizer):
     assert q.shape == (1, 6 * 8)
     with torch.no_grad():
         torch.testing.assert_close(tokenizer.decode(q, (6, 8)), tokenizer(x).x_hat.clamp(-1, 1), rtol=1e-5, atol=1e-5)
+    for wrong in (-1, tokenizer.quantizer.codebook_size):
+        with pytest.raises(ValueError, match=rf"tokens must be from 0 to \d+; {wrong} is among them"):
+            tokenizer.decode(torch.tensor([[0, 1, wrong, 2]]))
     with pytest.raises(ValueError, match="48 tokens do not fill a grid of 6 x 6; give decode"):
         tokenizer.decode(q)
 
