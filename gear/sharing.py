@@ -8,14 +8,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from huggingface_hub import ModelCard, ModelHubMixin, constants, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin, constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gear.store.foreign import UnreadableFile, first_line
+from gear.store.hub import HubError, fetched
 from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
 
@@ -97,6 +98,16 @@ def no_larger_than(tensors: Mapping[str, Tensor], settings: Any, source: object)
         handle.remove()
 
 
+def _from_hub(source: str, name: str, **options: Any) -> Path:
+    try:
+        return fetched(source, name, **options)
+    except HubError as error:
+        raise ModelError(
+            f"there is no folder {source} here, and {error}. Give a folder that save_pretrained or `gear export` "
+            "wrote, or a repository that push_to_hub made."
+        ) from error
+
+
 def _whole_numbers(settings: Any) -> Iterator[int]:
     match settings:
         case dict():
@@ -107,6 +118,9 @@ def _whole_numbers(settings: Any) -> Iterator[int]:
                 yield from _whole_numbers(value)
         case int():
             yield settings
+
+
+M = TypeVar("M", bound="Shared")
 
 
 class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=["gear"]):
@@ -130,6 +144,23 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             temporary.write_text(json.dumps(described, indent=2) + "\n")
 
     @classmethod
+    def from_pretrained(cls: type[M], pretrained_model_name_or_path: str | Path, **options: Any) -> M:
+        """The model in a folder of `save_pretrained` or a repository of the hub. `options` are huggingface_hub's:
+        revision, cache_dir, force_download, local_files_only, token. In evaluation mode, on the CPU.
+
+        Raises `ModelError`, also where there is neither folder nor repository, or no connection.
+        """
+        source = Path(pretrained_model_name_or_path)
+        if source.is_file():
+            raise ModelError(
+                f"{source} is a file, and a folder of save_pretrained or a repository is needed: "
+                f"{cls.__name__}.from_released reads the public files."
+            )
+        if not source.is_dir():
+            _from_hub(str(source), CONFIG, **options)  # which says what is wrong; huggingface_hub would not always
+        return super().from_pretrained(source, **options)
+
+    @classmethod
     def _from_pretrained(
         cls,
         *,
@@ -151,7 +182,7 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             file = Path(model_id) / MODEL
         else:
             options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download, "token": token}
-            file = Path(hf_hub_download(model_id, MODEL, local_files_only=local_files_only, **options))
+            file = _from_hub(model_id, MODEL, local_files_only=local_files_only, **options)
         tensors = tensors_in(file)
         with no_larger_than(tensors, found["settings"], model_id):
             model = cls.from_settings(found["settings"])

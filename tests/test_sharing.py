@@ -1,10 +1,19 @@
 """Models as folders: what is saved is what is loaded, strictly; and public files through the same door."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 import gear
 from gear import exporting, run, sources
@@ -81,6 +90,89 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
     with pytest.raises(ModelError, match="must hold a Generator that gear saved; it holds Tokenizer"):
         GeneratorNet.from_pretrained(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- the hub
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port, which refuses
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and no hub: whoever asks it twice waits."""
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", NOWHERE + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("asks again"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        (
+            "nonexistent_folder",
+            {},
+            r"config\.json of nonexistent_folder could not be had from the hub, http://127.*refused",
+        ),
+        ("you/model", {"force_download": True}, r"config\.json of you/model could not be had from the hub.*refused"),
+        ("you/model", {"local_files_only": True}, r"this is offline \(HF_HUB_OFFLINE or local_files_only\)\. Give"),
+        ("runs/mine/tokenizer", {}, r"runs/mine/tokenizer is no name of a repository \(OWNER/NAME\) either\. Give"),
+        ("../elsewhere", {}, r"\.\./elsewhere is no name of a repository"),
+    ],
+)
+def test_neither_a_folder_nor_a_hub_is_one_sentence(name: str, options: dict[str, Any], said: str) -> None:
+    for kind in (Tokenizer, GeneratorNet):
+        with pytest.raises(ModelError, match=rf"^there is no folder {re.escape(name)} here, and .*{said}"):
+            kind.from_pretrained(name, **options)
+
+
+@pytest.mark.usefixtures("hub")
+def test_offline_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"no folder nonexistent_folder here, .*this is offline \(HF_HUB_OFFLINE"):
+        Tokenizer.from_pretrained("nonexistent_folder")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (
+            RepositoryNotFoundError,
+            "and the hub has no repository you/model that can be seen from here .*`hf auth login`",
+        ),
+        (GatedRepoError, "you/model must be asked for: do so on its page"),
+        (RevisionNotFoundError, "the hub's repository you/model has no revision v2"),
+        (RemoteEntryNotFoundError, r"the hub's repository you/model has no config\.json"),
+    ],
+)
+def test_what_the_hub_refuses_is_said(monkeypatch: pytest.MonkeyPatch, refusal: type[Exception], said: str) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refusal.__new__(refusal, "no")
+
+    monkeypatch.setattr("gear.store.hub.get_hf_file_metadata", refuse)
+    with pytest.raises(ModelError, match=said):
+        Tokenizer.from_pretrained("you/model", revision="v2")
+
+
+def test_a_repository_in_the_cache_needs_no_hub(hub: Path) -> None:
+    repository, commit = hub / "models--you--model", "0" * 40
+    first = Tokenizer(*TOKENIZERS["VQGAN"])
+    first.save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    again = Tokenizer.from_pretrained("you/model")
+    x = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(again.encode(x), first.encode(x))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "vq.pt").touch()
+    with pytest.raises(ModelError, match=r"vq\.pt is a file, .*Tokenizer\.from_released reads the public files"):
+        Tokenizer.from_pretrained(tmp_path / "vq.pt")
 
 
 # ------------------------------------------------------------------------------------------------------- runs, files
