@@ -31,13 +31,30 @@ CLASSES = 1000  # ImageNet's, where the configuration leaves them to the data
 
 
 @dataclass(frozen=True)
+class Held:
+    """Bytes that a GPU holds from step to step. moving, fixed: weights with and without gradients, each with its
+    buffers. averages: of the weights. optimizer: AdamW's moments. batch: images, labels, features."""
+
+    moving: int
+    fixed: int
+    averages: int
+    optimizer: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return self.moving + self.fixed + self.averages + self.optimizer + self.batch
+
+
+@dataclass(frozen=True)
 class Plan:
     """
     rows: images a step on each GPU. tokens: hard indices a step, over all GPUs. steps: of the whole run.
     parameters: of each part.
     flops: floating-point operations of a step over all GPUs, a multiplication and an addition counted as two, by part.
-    static: bytes on each GPU between two steps: weights, averages, optimiser states.
-    peak: the most bytes alive in a step, static ones included; the allocator and the libraries take some more.
+    held: on each GPU, all the time.
+    peak: the most bytes alive in a step, `held` included, the rest being gradients and what the backward pass needs of
+        the forward pass; the allocator and the libraries take some more.
     """
 
     world: int
@@ -46,7 +63,7 @@ class Plan:
     steps: int
     parameters: dict[str, int]
     flops: dict[str, float]
-    static: int
+    held: Held
     peak: int
 
     def hours(self, tflops: float, mfu: float) -> float:
@@ -79,7 +96,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         if targets:
             flops["targets"] = looking.get_total_flops()
         parameters = whole.parameters | {target.name: _count(target) for target in targets}
-        looking_on = sum(t.nbytes for target in targets for t in _tensors(target))
+        looking_on = sum(map(_bytes, targets))
     return Plan(
         world=world,
         rows=rows,
@@ -87,7 +104,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         steps=config.steps,
         parameters=parameters,
         flops={part: float(world * value) for part, value in flops.items()},
-        static=whole.static + looking_on,
+        held=replace(whole.held, fixed=whole.held.fixed + looking_on),
         peak=whole.peak + looking_on,
     )
 
@@ -95,7 +112,7 @@ def plan(config: Config, world: int = 1) -> Plan:
 @dataclass(frozen=True)
 class _Counted:
     flops: int
-    static: int
+    held: Held
     peak: int
     parameters: dict[str, int]
 
@@ -106,13 +123,14 @@ def _step(config: Config, targets: Iterable[Target], rows: int) -> _Counted:
     batch = _batch(config, rows, dims)
     for group in training.groups:
         _make_moments(group)
-    kept = [t for group in training.groups for t in _tensors(group)] + _tensors(batch)
-    kept += [t for module in training.fixed for t in _tensors(module)]
-    alive, autocast = _Alive(kept), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16")
+    alive, autocast = (
+        _Alive(_kept(training, batch)),
+        torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"),
+    )
     with _counter() as counter, alive, autocast:
         training.step(batch)
     parameters = {group.name: _count(group.module) for group in training.groups}
-    return _Counted(counter.get_total_flops(), alive.at_first, alive.peak, parameters)
+    return _Counted(counter.get_total_flops(), _held(training, batch), alive.peak, parameters)
 
 
 def _tokenizer_flops(config: Config, rows: int) -> int:
@@ -159,13 +177,35 @@ def _make_moments(group: Trained) -> None:
             group.optimizer.state[p] = {"exp_avg": torch.empty_like(p), "exp_avg_sq": torch.empty_like(p)}
 
 
+def _held(training: build.Training, batch: Any) -> Held:
+    """As `Held` has it; a group without a gradient is a frozen tokenizer."""
+    moves = {group: any(p.requires_grad for p in group.module.parameters()) for group in training.groups}
+    modules = {group.module: moving for group, moving in moves.items()} | dict.fromkeys(training.fixed, False)
+    return Held(
+        moving=sum(_bytes(module) for module, moving in modules.items() if moving),
+        fixed=sum(_bytes(module) for module, moving in modules.items() if not moving),
+        averages=sum(_bytes(group.ema) for group in training.groups if group.ema is not None),
+        optimizer=sum(_bytes(group.optimizer) for group in training.groups),
+        batch=_bytes(batch),
+    )
+
+
+def _kept(training: build.Training, batch: Any) -> list[Tensor]:
+    """All that is there between two steps."""
+    holders = (*training.groups, *(group.optimizer for group in training.groups), *training.fixed, batch)
+    return [tensor for holder in holders for tensor in _tensors(holder)]
+
+
 def _tensors(of: Any) -> list[Tensor]:
-    """Everything that a module, a group with its optimiser, or a batch holds on to."""
-    if isinstance(of, Trained):
-        return [*of.parameters(), *of.buffers(), *tree_leaves([*of.optimizer.state.values()])]
+    """Everything that a module, an optimiser's state, or a batch holds on to."""
     if isinstance(of, nn.Module):
         return [*of.parameters(), *of.buffers()]
-    return [leaf for leaf in tree_leaves([vars(of)]) if isinstance(leaf, Tensor)]
+    tree = [*of.state.values()] if isinstance(of, torch.optim.Optimizer) else [vars(of)]
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _bytes(of: Any) -> int:
+    return sum(t.nbytes for t in _tensors(of))
 
 
 def _count(module: Any) -> int:

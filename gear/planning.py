@@ -6,6 +6,9 @@ from rich.table import Table
 from gear.config import Config
 from gear.plan import Plan, plan
 
+SIZES = (16, 24, 48, 80, 141)  # GB (10^9 bytes), of GPUs that there are
+SPARE = 0.1  # of it, for the allocator's gaps and the libraries
+
 
 def show(config: Config, gpus: int, tflops: float, mfu: float, console: Console | None = None) -> None:
     """Counts with `gpus` GPUs, or with one if the batch cannot be shared, and prints it."""
@@ -29,12 +32,36 @@ def lines(p: Plan, tflops: float, mfu: float) -> list[tuple[str, str]]:
         ("a step", f"{images} images{shared}, {p.tokens:,} tokens"),
         *((f"FLOPs a step, {name}", f"{_short(value)} ({value / total:.0%})") for name, value in p.flops.items()),
         ("FLOPs a step", f"{_short(total)}, {_short(total / images)} an image"),
-        ("a GPU holds", f"{_short(p.static)}B of weights, averages, optimiser states"),
-        ("and at most", f"{_short(p.peak)}B with activations; allocator, libraries: more"),
+        *_memory(p),
         ("the run", f"{p.steps:,} steps, {_short(p.steps * total)} FLOPs"),
         ("at this speed", f"{tflops:g} TFLOP/s a GPU, of which {mfu:.0%} are reached"),
         ("it takes", f"{hours:.3g} hours, {hours * p.world:.3g} GPU hours"),
     ]
+
+
+def _memory(p: Plan) -> list[tuple[str, str]]:
+    """What a GPU holds, and the most of it. Gradients and activations are the peak minus the rest."""
+    h = p.held
+    static = {"moving weights": h.moving, "fixed weights": h.fixed, "averages": h.averages}
+    static |= {"optimiser states": h.optimizer, "batch": h.batch}
+    return [
+        *((f"memory, {what}", _gb(size)) for what, size in static.items() if size),
+        ("memory, of the step", f"{_gb(p.peak - h.total)}: gradients, activations (peak - above)"),
+        ("memory of each GPU", f"{_gb(p.peak)} at the peak"),
+        ("it fits", _fitting(p.peak)),
+    ]
+
+
+def _fitting(peak: int) -> str:
+    """The smallest size of GPU with the share `SPARE` left."""
+    for size in SIZES:
+        if peak <= (1 - SPARE) * size * 1e9:
+            return f"on a GPU of {size} GB, {SPARE:.0%} left for the allocator"
+    return f"on no single GPU ({peak / (1 - SPARE) / 1e9:.0f} GB): more GPUs or smaller batch"
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e6 else "below 0.001 GB"
 
 
 def _short(value: float | int) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from gear import build, plan, run
 from gear.config import FAMILIES, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
-from gear.planning import lines
+from gear.planning import _fitting, lines
 from gear.update import frozen
 
 CPU = torch.device("cpu")
@@ -27,15 +27,14 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
     training = build.training(config, 2, fed.dims, CPU)
     training.step(fed.batches(0))
     batch = fed.batches(1)
-    kept = [t for part in (*training.groups, batch, *training.fixed) for t in plan._tensors(part)]
-    alive = plan._Alive(kept)
+    alive = plan._Alive(plan._kept(training, batch))
     with plan._counter() as counter, alive:
         training.step(batch)
     assert counted.flops.get("targets", 0) + counter.get_total_flops() == sum(counted.flops.values())
     for group in training.groups:
         assert counted.parameters[group.name] == sum(p.numel() for p in group.module.parameters())
     encoder = 4 * 692_688 + 12 if fed.dims else 0  # EfficientNet-Lite0 up to the map, which the kept features leave out
-    assert counted.static == pytest.approx(alive.at_first + encoder, rel=0.02)
+    assert counted.held.total == pytest.approx(alive.at_first + encoder, rel=0.02)
     assert counted.peak == pytest.approx(alive.peak + encoder, rel=0.05)
 
 
@@ -49,12 +48,13 @@ def test_what_frozen_keeps_has_no_memory() -> None:
 
 def test_more_gpus_share_the_batch(tiny: Config) -> None:
     one, three = plan.plan(tiny), plan.plan(tiny, 3)
-    assert (three.rows, three.tokens, three.static < one.static) == (1, one.tokens, True)
+    assert (three.rows, three.tokens, three.held.total < one.held.total) == (1, one.tokens, True)
     assert three.peak < one.peak
     assert three.parameters == one.parameters
     assert sum(three.flops.values()) == pytest.approx(sum(one.flops.values()), rel=0.01)
     assert three.hours(1.0, 0.5) == pytest.approx(one.hours(1.0, 0.5) / 3, rel=0.01)
     assert one.hours(2.0, 0.25) == pytest.approx(6 * sum(one.flops.values()) / 0.5e12 / 3600)
+    assert three.held == replace(one.held, batch=three.held.batch)
     with pytest.raises(ConfigError, match="batch = 3 must be a multiple of the number of GPUs, which is 2"):
         plan.plan(tiny, 2)
 
@@ -82,6 +82,19 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.flops["generator"] < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
     shown = dict(lines(counted, 989.0, 0.4))
     assert shown["parameters, tokenizer"] == "115,094,033"
+    moving, held = counted.parameters["generator"], counted.held
+    assert held.optimizer == 2 * 4 * moving
+    assert held.moving == pytest.approx(4 * moving, rel=0.01)  # and the rotary tables
+    assert held.averages == held.moving + 8  # and how many there were
+    assert held.fixed == pytest.approx(4 * (115_094_033 + counted.parameters["dinov2-b"]), rel=0.01)
+    assert shown["memory, optimiser states"] == "0.946 GB"
+    assert shown["it fits"].startswith("on a GPU of 16 GB")
+
+
+def test_the_size_of_gpu() -> None:
+    assert _fitting(int(14.3e9)).startswith("on a GPU of 16 GB, 10% left")
+    assert _fitting(int(14.5e9)).startswith("on a GPU of 24 GB")
+    assert _fitting(int(300e9)) == "on no single GPU (333 GB): more GPUs or smaller batch"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +102,7 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_target_that_cannot_be_is_refused_as_the_run_would(target: Target, resolution: int) -> None:
     config = Config(stage=Gear(), targets=(target,), data=Data(path="nowhere", resolution=resolution))
-    with pytest.raises(ValueError, match="16 x 16 tokens and no others|has no layer 13") as planned:
+    with pytest.raises(ValueError, match=r"16 x 16 tokens and no others|has no layer 13") as planned:
         plan.plan(config)
     with pytest.raises(ValueError, match="The target") as started:
         build.require(config)
