@@ -8,13 +8,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from huggingface_hub import ModelCard, ModelHubMixin, constants
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from gear.store.card import CARD, rows, said
 from gear.store.foreign import UnreadableFile, first_line
 from gear.store.hub import HubError, fetched
 from gear.store.torch_file import read_safetensors
@@ -22,29 +24,7 @@ from gear.store.whole import replacing
 
 FORMAT, CONFIG, MODEL = "gear-model-1", constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE
 LARGEST = 1 << 24  # of any number in the settings of a model
-CARD = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ about }}
-
-```python
-from gear import {{ kind }}
-
-model = {{ kind }}.from_pretrained("REPOSITORY")
-```
-
-| | |
-|---|---|
-| parameters | {{ parameters }} |
-{% for name, value in settings.items() %}| {{ name }} | {{ value }} |
-{% endfor %}
-{{ training }}
-
-GEAR: Guided End-to-End AutoRegression for Image Synthesis, 2026.
-"""
+PUSHED = "pushed"  # among a card's arguments: the folder's last two names are the repository's
 
 
 class ModelError(ValueError):
@@ -126,6 +106,8 @@ M = TypeVar("M", bound="Shared")
 class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=["gear"]):
     """Mixin for an `nn.Module` with `settings() -> dict` (as JSON has them) and `from_settings(dict)`."""
 
+    card: Mapping[str, str] = MappingProxyType({})  # what `save_pretrained` was told, and keeps in config.json
+
     def settings(self) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -133,9 +115,31 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
     def from_settings(cls, settings: dict[str, Any]) -> Any:
         raise NotImplementedError
 
+    def save_pretrained(
+        self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> str | None:
+        """Writes the folder. `model_card_kwargs` may give the card's `title`, `about`, `training` and `license` (of the
+        hub's identifiers, as "mit"; by default there is none); these are kept with the model. `options` are
+        huggingface_hub's."""
+        folder, told = Path(save_directory), dict(model_card_kwargs or {})
+        names = folder.resolve().parts[-2 if told.pop(PUSHED, False) else -1 :]
+        self.card = {**self.card, **said(told)}
+        told = {**self.card, **told, "source": "/".join(names)}
+        return super().save_pretrained(folder, model_card_kwargs=told, **options)
+
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:
+        """Saves to a repository. `model_card_kwargs` as of `save_pretrained`; `options` are huggingface_hub's."""
+        told = {**(model_card_kwargs or {}), PUSHED: True}
+        return super().push_to_hub(repo_id, model_card_kwargs=told, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         assert isinstance(self, nn.Module)
-        described = {"format": FORMAT, "kind": type(self).__name__, "settings": self.settings()}
+        described = {
+            "format": FORMAT,
+            "kind": type(self).__name__,
+            "settings": self.settings(),
+            "card": dict(self.card),
+        }
         tensors = {name: t.detach().contiguous() for name, t in self.state_dict().items()}
         with replacing(save_directory / MODEL) as temporary:
             save_file(tensors, temporary, {"format": "pt"})
@@ -197,18 +201,21 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
                 shapes = f"{tuple(tensors[name].shape)}, and should be {tuple(own[name].shape)}"
                 raise ModelError(f"{file} does not fit its config.json: {name} is {shapes}.")
         model.load_state_dict(tensors)
+        model.card = said(found.get("card"))
         return model.eval()
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card that `save_pretrained` writes; `model_card_kwargs` may give `title`, `about` and `training`."""
+        """The card that `save_pretrained` writes, from its `model_card_kwargs`."""
         assert isinstance(self, nn.Module)
-        kind = type(self).__name__
-        settings = {
-            f"{name}.{key}".rstrip("."): v
-            for name, value in self.settings().items()
-            for key, v in (value.items() if isinstance(value, dict) else [("", value)])
-        }
-        said = (type(self).__doc__ or "").split("\n\n")[0].strip()
-        count = f"{sum(p.numel() for p in self.parameters()):,}"
-        card = {"kind": kind, "settings": settings, "parameters": count, "title": f"{kind} of gear", "about": said}
-        return super().generate_model_card(*args, **(card | {"training": ""} | kwargs))
+        kind, info = type(self).__name__, self._hub_mixin_info
+        card = {
+            "kind": kind,
+            "title": f"{kind} of gear",
+            "about": (type(self).__doc__ or "").split("\n\n")[0].strip(),
+            "training": "",
+            "source": "folder or hub id",
+            "parameters": f"{sum(p.numel() for p in self.parameters()):,}",
+            "settings": rows(self.settings()),
+        } | kwargs
+        data = {**info.model_card_data.to_dict(), "license": card.pop("license", None)}
+        return ModelCard.from_template(ModelCardData(**data), template_str=info.model_card_template, **card)

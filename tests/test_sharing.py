@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     RemoteEntryNotFoundError,
@@ -20,6 +21,7 @@ from gear import exporting, run, sources
 from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, MODEL, ModelError
+from gear.store.card import rows
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train.state import CheckpointError
 
@@ -63,6 +65,67 @@ def test_the_folder_has_a_filled_card_and_no_pickle(tmp_path: Path) -> None:
     count = sum(p.numel() for p in Tokenizer(*TOKENIZERS["VQGAN"]).parameters())
     for said in ("library_name: gear", "image-tokenizer", f"{count:,}", "quantizer.codebook_size", "32", "{{"):
         assert (said in card) == (said != "{{")
+
+
+def test_the_card_names_the_folder_and_the_task_and_no_licence(tmp_path: Path) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "mine")
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert 'Tokenizer.from_pretrained("mine")' in card
+    assert "pipeline_tag: image-to-image" in card
+    assert not re.search("license|None|REPOSITORY", card)
+
+
+def test_the_table_of_a_card_is_short(tmp_path: Path) -> None:
+    config = Generator(layers=2, heads=2, width=32, projector=8)
+    net = GeneratorNet(config, codebook_size=20, classes=1000, grid=(2, 3), target_dims={"vjepa2.1-b": 6})
+    net.class_names = tuple(f"n{i:08}" for i in range(1000))
+    net.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    for row in ("class_names | 1,000, in config.json", "grid | 2, 3", "target_dims.vjepa2.1-b | 6", "classes | 1000"):
+        assert f"| {row} |\n" in card
+    assert "pipeline_tag: unconditional-image-generation" in card
+    assert not re.search("n00000001|None|config.tap|config.classes", card)
+    assert len(gear.Generator.from_pretrained(tmp_path).class_names) == 1000
+
+
+def test_a_cell_cannot_break_the_table() -> None:
+    assert rows({"a": {"b": {"c": "x|y\nz"}}, "d": [], "e": None, "f": False}) == {"a.b.c": r"x\|y z", "f": "False"}
+
+
+TOLD = {"training": "Averaged weights after 3 steps.", "license": "cc-by-4.0", "title": "Mine"}
+
+
+@pytest.mark.parametrize("name", ["you/model", "model"])
+def test_what_is_pushed_names_its_repository_and_keeps_what_the_folder_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    uploaded: list[tuple[str, str]] = []
+
+    def upload(_: HfApi, *, repo_id: str, folder_path: Path, **__: Any) -> str:
+        assert {file.name for file in folder_path.iterdir()} == {CONFIG, MODEL, "README.md"}
+        uploaded.append((repo_id, (folder_path / "README.md").read_text()))
+        return "address"
+
+    made = SimpleNamespace(repo_id="you/model")  # the hub completes a name without its owner
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: made)
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    first = Tokenizer(*TOKENIZERS["VQGAN"])
+    first.save_pretrained(tmp_path / "mine", model_card_kwargs=TOLD)
+    assert gear.Tokenizer.from_pretrained(tmp_path / "mine").push_to_hub(name) == "address"
+    first.save_pretrained(tmp_path / "other", push_to_hub=True, repo_id=name)
+    assert [repository for repository, _ in uploaded] == ["you/model", "you/model"]
+    for _, card in uploaded:
+        for said in ('Tokenizer.from_pretrained("you/model")', TOLD["training"], "license: cc-by-4.0", "# Mine\n"):
+            assert said in card
+    assert 'from_pretrained("other")' in (tmp_path / "other" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("card", [None, 3, [], {"title": 3, "about": None, "license": ["mit"], "more": "text"}])
+def test_what_a_stranger_says_of_the_card_is_text_or_nothing(tmp_path: Path, card: Any) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path)
+    found = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(found | {"card": card}))
+    assert Tokenizer.from_pretrained(tmp_path).card == {}
 
 
 @pytest.mark.parametrize(

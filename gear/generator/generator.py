@@ -42,7 +42,12 @@ class Projector(nn.Sequential):
         )
 
 
-class Generator(nn.Module, Shared, tags=["autoregressive", "image-generation"]):
+class Generator(
+    nn.Module,
+    Shared,
+    pipeline_tag="unconditional-image-generation",
+    tags=["autoregressive", "class-conditional", "image-generation"],
+):
     """p(q_i | c, q_<i) over a grid of h x w tokens, and the states that alignment reads.
 
     architecture: sizes, tap, dropout; `gear.config.SIZES` has LlamaGen's. codebook_size: K. classes: labels are

@@ -19,7 +19,7 @@ from gear.tokenizer.magvit2 import MAGVIT2Decoder, MAGVIT2Encoder
 from gear.tokenizer.quantizers import IBQ, LFQ, VQ, Quantized
 
 
-class Tokenizer(nn.Module, Shared, tags=["image-tokenizer", "vector-quantization"]):
+class Tokenizer(nn.Module, Shared, pipeline_tag="image-to-image", tags=["image-tokenizer", "vector-quantization"]):
     """Images to indices and back, at any resolution that `downsample` divides.
 
     quantizer, backbone: their configurations; `gear.config.FAMILIES` has the public ones. Between the backbone's latent
