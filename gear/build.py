@@ -226,7 +226,14 @@ def _fill_generator(net: Generator, checkpoint: state.Checkpoint) -> None:
 
 
 def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
-    """A checkpoint of another quantizer or backbone is refused with the fields that differ."""
+    """A checkpoint of another quantizer or backbone is refused with the fields that differ, or, where both are public
+    families, with their names."""
+    known = [cfg.family(c.tokenizer) for c in (checkpoint.config, config)]
+    if checkpoint.averaged("tokenizer") and all(known) and known[0] != known[1]:
+        raise state.CheckpointError(
+            f"{checkpoint.path} holds {known[0]}, and this configuration asks for {known[1]}: "
+            "change tokenizer.quantizer and tokenizer.backbone, or tokenizer.init."
+        )
 
     def shape(c: Config) -> Config:
         only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)

@@ -133,6 +133,12 @@ FAMILIES = {  # the public tokenizers, by the names the release gives them; size
 }
 
 
+def family(tokenizer: Tokenizer) -> str | None:
+    """Which of `FAMILIES` has these networks, if any; losses and weights do not count."""
+    same = (n for n, f in FAMILIES.items() if (f.quantizer, f.backbone) == (tokenizer.quantizer, tokenizer.backbone))
+    return next(same, None)
+
+
 # ---------------------------------------------------------------------------------------------------- generator
 
 

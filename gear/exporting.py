@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from gear import config as cfg
 from gear import run, sources
-from gear.config import FAMILIES
+from gear.config import FAMILIES, family
 from gear.config_json import to_json
 from gear.generator import released as released_generators
 from gear.tokenizer import released as released_tokenizers
@@ -39,12 +40,12 @@ def export(source: Path, out: Path, layout: Layout, part: Literal["tokenizer", "
 
 
 def _family(net: Tokenizer) -> str:
-    for name, family in FAMILIES.items():
-        if (family.quantizer, family.backbone) == (net.quantizer, net.backbone):
-            return name
-    raise ValueError(
-        f"no public code has a tokenizer of these sizes; they have {', '.join(FAMILIES)}. Export it with --layout hub."
-    )
+    if (name := family(cfg.Tokenizer(quantizer=net.quantizer, backbone=net.backbone))) is None:
+        raise ValueError(
+            f"no public code has a tokenizer of these sizes; they have {', '.join(FAMILIES)}. "
+            "Export it with --layout hub."
+        )
+    return name
 
 
 def _training(checkpoint: Checkpoint) -> str:

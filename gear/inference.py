@@ -41,8 +41,13 @@ def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UIn
 
 def require_generator(pair: Pair) -> Generator:
     """Raises ValueError where there is none."""
-    if pair.generator is None:
+    if pair.generator is None and pair.checkpoint.step:
         raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
+    if pair.generator is None:  # of a public file or a saved model
+        raise ValueError(
+            f"{pair.checkpoint.path} holds a tokenizer and no generator: sample a generator's file or folder, and give "
+            "this one as its --tokenizer."
+        )
     return pair.generator
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gear import build, run, sources, weights
 from gear.config import (
+    FAMILIES,
     IBQ,
     LFQ,
     VQ,
@@ -196,6 +197,17 @@ def test_init_from_another_tokenizer_names_the_fields(
 ) -> None:
     with pytest.raises(CheckpointError, match=rf"another tokenizer .*{said}.*tokenizer.init\.$"):
         groups(with_tokenizer(tiny, init=str(trained), **changes))
+
+
+@pytest.mark.parametrize("there", FAMILIES)
+def test_a_public_tokenizer_of_another_family_is_named(there: str) -> None:
+    """Not by each of the dozen fields in which two families differ."""
+    found = state.Checkpoint(Path("a.pt"), 0, Config(tokenizer=FAMILIES[there]), (), {"tokenizer.x": torch.zeros(1)})
+    build.fits_tokenizer(found, Config(tokenizer=replace(FAMILIES[there], init="a.pt")))
+    for here in FAMILIES.keys() - {there}:
+        said = rf"^a\.pt holds {there}, and this configuration asks for {here}: change .* or tokenizer\.init\.$"
+        with pytest.raises(CheckpointError, match=said):
+            build.fits_tokenizer(found, Config(tokenizer=FAMILIES[here]))
 
 
 def test_init_from_nowhere(tiny: Config, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 import gear
-from gear import exporting, run, sources
+from gear import exporting, inference, run, sources
 from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, MODEL, ModelError
@@ -270,6 +270,12 @@ def test_a_generator_alone_asks_for_a_tokenizer(trained: Path, tmp_path: Path) -
     exporting.export(trained, tmp_path / "generator", "hub", "generator")
     with pytest.raises(CheckpointError, match="holds a generator and no tokenizer: say with --tokenizer"):
         run.load(tmp_path / "generator", "cpu")
+
+
+def test_a_tokenizer_alone_draws_nothing(tmp_path: Path) -> None:
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"mine holds a tokenizer and no generator: sample .* as its --tokenizer\.$"):
+        inference.require_generator(run.load(tmp_path / "mine", "cpu", resolution=32))
 
 
 def test_what_public_code_does_not_have_is_not_exported_for_it(trained: Path, tmp_path: Path) -> None:
