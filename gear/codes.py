@@ -23,7 +23,8 @@ def cropping(config: Config) -> Cropping:
 def about(config: Config, train: Images | Listing) -> dict[str, Any]:
     """What the codes of `train` depend on, for their index."""
     targets = {t.name: asdict(t) for t in config.targets} if build.aligned(config) else {}
-    return {**_settings(config), "files": _digest(train), "classes": list(train.classes), "targets": targets}
+    seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
+    return {**_settings(config), "files": _digest(train), "classes": list(train.classes), **seen}
 
 
 def opened(config: Config) -> Shards:
@@ -39,6 +40,13 @@ def opened(config: Config) -> Shards:
             raise ConfigError(
                 f"{config.data.codes} holds features of {stored[target.name]}, and this run has {asdict(target)}: "
                 "encode again into another folder, or change targets."
+            )
+    if build.aligned(config) and features_stored(config, shards):
+        made_in = shards.about.get("precision", "float32")  # which the first folders, all of float32, do not say
+        if made_in != config.precision:
+            raise ConfigError(
+                f"{config.data.codes} holds features computed in {made_in}, and this run has precision = "
+                f"{config.precision}: train with --precision {made_in}, or encode again into another folder."
             )
     return shards
 

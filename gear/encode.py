@@ -53,7 +53,7 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
                 shown = pixels[:, :, None] if flips == 1 else torch.stack([pixels, pixels.flip(-1)], 2)
                 flat = shown.flatten(0, 2).to(on)
                 q = torch.cat([net.encode(to_float(x)) for x in flat.split(AT_ONCE)])
-                seen = {t.name: in_passes(t, flat, side) for t in p.targets}
+                seen = {t.name: in_passes(t, flat, side, config.precision) for t in p.targets}
                 lead = shown.shape[:3]
                 writer.add(index, q.unflatten(0, lead), labels, {n: f.unflatten(0, lead) for n, f in seen.items()})
                 progress.advance(bar, len(index))

@@ -68,7 +68,7 @@ def prepare(config: Config, on: torch.device) -> Prepared:
         return torch.from_numpy(np.ascontiguousarray(pixels[:: max(1, len(pixels) // SOME)]))
 
     targets, train = build.targets(config, some, on), images().train
-    features = {t.name: Features(t, len(train), side, on, d.flip) for t in targets}
+    features = {t.name: Features(t, len(train), side, on, d.flip, config.precision) for t in targets}
     return Prepared(train, images().held_out, targets, features)
 
 
@@ -100,7 +100,7 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
         p = prepared or prepare(config, on)
         codes.require_same_files(config, shards, p.train)
         return _from_images(config, p, Stored(shards, c.batch, c.seed, c.data.flip, (), _live(config, p, on), on))
-    dims = shards.shape.features if build.aligned(config) else {}
+    dims = {t.name: shards.shape.features[t.name] for t in config.targets if build.aligned(config)}
     record = {"classes": shards.about["classes"], "train": len(shards) - len(shards.broken)}
     batches = Stored(shards, c.batch, c.seed, c.data.flip, dims, None, on)
     return Supply(tuple(shards.about["classes"]), dims, batches, "", record)
@@ -118,7 +118,7 @@ def _live(config: Config, p: Prepared, on: torch.device) -> Callable[[int], Batc
         return Batches(p.train, p.features, config.batch, config.seed, d.flip, on)
     size, pin = codes.cropping(config), on.type == "cuda"
     stream = Stream(p.train, size, config.batch, config.seed, flip=d.flip, workers=d.workers, pin=pin)
-    return Streamed(stream, p.targets, side, on)
+    return Streamed(stream, p.targets, side, on, config.precision)
 
 
 def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:

@@ -11,9 +11,11 @@ from PIL import Image
 
 from gear import build, run
 from gear.config import Config, ConfigError, Frozen, Target
+from gear.data.shards import INDEX
 from gear.encode import encode
 from gear.step import Batch, Encoded
 from gear.train import log
+from gear.train.batches import to_uint8
 
 CPU = torch.device("cpu")
 
@@ -44,28 +46,63 @@ def losses(config: Config, steps: int = 5) -> list[dict[str, float]]:
     made = []
     for step in range(steps):
         torch.manual_seed(step)
-        made.append({name: float(value) for name, value in training.step(fed.batches(step)).terms.items()})
+        batch = fed.batches(step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
+            made.append({name: float(value) for name, value in training.step(batch).terms.items()})
     return made
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("features", [False, True])
-def test_prepared_images_give_the_same_losses_live_and_stored(tiny, trained, tmp_path, features):
-    live = frozen(tiny, trained)
+def test_prepared_images_give_the_same_losses_live_and_stored(tiny, trained, tmp_path, features, precision):
+    live = replace(frozen(tiny, trained), precision=precision)
     encode(live, tmp_path / "codes", features)
     stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
     assert losses(stored) == losses(live)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("features", [False, True])
-def test_random_crops_give_the_same_losses_live_and_stored(tiny, trained, photos, tmp_path, features):
-    """Three fixed crops of each image, and a broken image among them. Streamed features are float32, stored ones are
-    float16, of which the loss takes the direction."""
+def test_random_crops_give_the_same_losses_live_and_stored(tiny, trained, photos, tmp_path, features, precision):
+    """Three fixed crops of each image, and a broken image among them."""
     data = {"path": str(photos), "crop": "random", "views": 3, "holdout": 0.0, "workers": 0}
-    live = frozen(tiny, trained, **data)
+    live = replace(frozen(tiny, trained, **data), precision=precision)
     encode(live, tmp_path / "codes", features)
     stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
-    for a, b in zip(losses(stored, 9), losses(live, 9), strict=True):
-        assert a == (pytest.approx(b, rel=1e-3) if features else b)
+    assert losses(stored, 9) == losses(live, 9)
+
+
+def test_the_precision_of_stored_features_is_the_runs(tiny, trained, tmp_path):
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", True)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")), precision="bfloat16")
+    with pytest.raises(ConfigError, match=r"features computed in float32.* --precision float32"):
+        run.supply(stored, None, CPU)
+    run.supply(replace(stored, stage=Frozen(lam=0.0)), None, CPU)  # which needs the tokens alone
+    encode(live, tmp_path / "tokens", False)
+    run.supply(replace(stored, data=replace(stored.data, codes=str(tmp_path / "tokens"))), None, CPU)
+
+    index = tmp_path / "codes" / INDEX
+    there = json.loads(index.read_text())
+    assert there["about"].pop("precision") == "float32"
+    index.write_text(json.dumps(there))
+    run.supply(replace(stored, precision="float32"), None, CPU)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_targets_run_in_the_precision_of_the_run(tiny, trained, photos, streamed):
+    """float32 is what the encoder gives alone, rounded to float16; bfloat16 shows; and nothing else is in autocast."""
+    data = {"path": str(photos), "crop": "random", "views": 3, "workers": 0} if streamed else {}
+    live = frozen(tiny, trained, **data)
+    fine, coarse = (run.supply(replace(live, precision=p), None, CPU).batches(0) for p in ("float32", "bfloat16"))
+    assert isinstance(fine, Batch)
+    assert not torch.is_autocast_enabled("cpu")
+    f, g = fine.f["efficientnet_lite0"], coarse.f["efficientnet_lite0"]
+    assert (f.dtype, g.dtype) == (torch.float32, torch.float32)
+    (target,) = run.prepare(live, CPU).targets
+    torch.testing.assert_close(f, target.features(to_uint8(fine.x), (4, 4)), rtol=1e-3, atol=1e-3)
+    assert not torch.equal(f, g)
+    assert torch.cosine_similarity(f, g, dim=-1).mean() > 0.95
 
 
 def test_stored_features_need_no_image(tiny, trained, photos, tmp_path, monkeypatch):

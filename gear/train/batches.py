@@ -5,10 +5,11 @@ same crops and flips in the same step (`gear.data.order.draw`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from gear.data import Images
@@ -19,15 +20,26 @@ from gear.step import Batch, Encoded
 from gear.targets import Target
 
 REMEMBER = 1 << 30  # bytes of features kept in memory for images that come again unchanged
-ROWS = 16  # images in one pass of the target when they are remembered
+ROWS = 16  # images in one pass of a target
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class Features:
-    """f(x) of a fixed set of images, each computed once if all of them fit into `REMEMBER` bytes (as float16: only
-    their direction counts, eq. 5), else at every step."""
+    """f(x) of a fixed set of images, each computed once if all of them fit into `REMEMBER` bytes, else at every
+    step."""
 
-    def __init__(self, target: Target, images: int, grid: tuple[int, int], device: torch.device, flip: bool):
+    def __init__(
+        self,
+        target: Target,
+        images: int,
+        grid: tuple[int, int],
+        device: torch.device,
+        flip: bool,
+        precision: Precision,
+    ):
         self.target, self.grid, self.device = target, grid, device
+        self.precision: Precision = precision
         slots, tokens = images * (2 if flip else 1), grid[0] * grid[1]  # as they are, and flipped
         fits = slots * tokens * target.channels * 2 <= REMEMBER
         self.kept = torch.zeros(slots, tokens, target.channels, dtype=torch.float16) if fits else None
@@ -35,19 +47,27 @@ class Features:
 
     def __call__(self, pixels: UInt8[Tensor, "B 3 H W"], slots: np.ndarray) -> Float[Tensor, "B N C"]:
         if self.kept is None:
-            return self.target.features(pixels, self.grid)
+            return in_passes(self.target, pixels, self.grid, self.precision).float()
         new = np.flatnonzero(~self.known[slots])
         if len(new):
-            self.kept[slots[new]] = in_passes(self.target, pixels[new], self.grid).half().cpu()
+            self.kept[slots[new]] = in_passes(self.target, pixels[new], self.grid, self.precision).cpu()
             self.known[slots[new]] = True
         return self.kept[slots].to(self.device).float()
 
 
-def in_passes(target: Target, pixels: UInt8[Tensor, "n 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "n N C"]:
-    """Always `ROWS` images in a pass, the last one filled up: a network rounds differently for another number of rows,
-    and which images are new together differs between a run and its continuation."""
+def in_passes(
+    target: Target, pixels: UInt8[Tensor, "n 3 H W"], grid: tuple[int, int], precision: Precision
+) -> Float16[Tensor, "n N C"]:
+    """f(x) as every run has it, so that it is the same whether computed at each visit, remembered or stored.
+
+    The network runs in `precision`, under autocast as in the release; the result is rounded to float16, since only its
+    direction counts (eq. 5). Always `ROWS` images in a pass, the last one filled up: a network rounds differently for
+    another number of rows, and which images come together differs between a run, its continuation and `gear encode`.
+    """
     rows = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // ROWS) * ROWS))
-    return torch.cat([target.features(pixels[part], grid) for part in rows.split(ROWS)])[: len(pixels)]
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        passes = [target.features(pixels[part], grid).half() for part in rows.split(ROWS)]
+    return torch.cat(passes)[: len(pixels)]
 
 
 class Batches:
@@ -75,13 +95,21 @@ class Batches:
 class Streamed:
     """The same of images that are decoded ahead, at each visit; features are computed at each visit, too."""
 
-    def __init__(self, stream: Stream, targets: Sequence[Target], grid: tuple[int, int], device: torch.device):
+    def __init__(
+        self,
+        stream: Stream,
+        targets: Sequence[Target],
+        grid: tuple[int, int],
+        device: torch.device,
+        precision: Precision,
+    ):
         self.stream, self.targets, self.grid, self.device = stream, targets, grid, device
+        self.precision: Precision = precision
 
     def __call__(self, step: int) -> Batch:
         visit = self.stream(step)
         pixels = visit.pixels.to(self.device, non_blocking=True)
-        f = {target.name: target.features(pixels, self.grid) for target in self.targets}
+        f = {t.name: in_passes(t, pixels, self.grid, self.precision).float() for t in self.targets}
         return Batch(to_float(pixels), visit.labels.to(self.device, non_blocking=True), f)
 
 

@@ -40,7 +40,7 @@ def images(n: int = N, side: int = 8) -> Images:
 
 
 def make(flip: bool = True, seed: int = 0, size: int = 5, target: Quarters | None = None) -> Batches:
-    features = Features(target or Quarters(), N, GRID, CPU, flip)
+    features = Features(target or Quarters(), N, GRID, CPU, flip, "float32")
     return Batches(images(), {"quarters": features}, size, seed, flip, CPU)
 
 
@@ -76,12 +76,12 @@ def test_pixels_labels_and_flips(flip: bool) -> None:
     assert 0.4 < mirrored / rows < 0.6 if flip else mirrored == 0
 
 
-def test_remembered_features_are_the_live_ones_to_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_features_are_the_live_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     remembering = make()
     monkeypatch.setattr(batches, "REMEMBER", 0)
     live = make()
     for step in range(15):
-        assert torch.equal(remembering(step).f["quarters"], live(step).f["quarters"].half().float())
+        assert torch.equal(remembering(step).f["quarters"], live(step).f["quarters"])
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -103,14 +103,14 @@ def test_every_slot_is_computed_once_and_only_where_all_fit(flip: bool, monkeypa
     for step in range(3):
         make_batch(step)
         make_batch(step)
-    assert live.passes == [5] * 6
+    assert live.passes == [ROWS] * 6
 
 
 def test_features_do_not_depend_on_what_is_new_together() -> None:
     """A continued run meets the images in other company, and must see the same features to the last bit."""
     target = EfficientNetLite0(weights.path("efficientnet_lite0"))
     pixels = torch.from_numpy(images(side=32).pixels)
-    together, alone = Features(target, N, GRID, CPU, False), Features(target, N, GRID, CPU, False)
+    together, alone = Features(target, N, GRID, CPU, False, "float32"), Features(target, N, GRID, CPU, False, "float32")
     all_slots = np.arange(N)
     expected = together(pixels, all_slots)
     for slots in (all_slots[3:4], all_slots[[7, 7, 2]], all_slots[8:], all_slots):
