@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,13 +22,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from gear import assignment, build
+from gear.codes import features_stored
 from gear.config import Config, ConfigError, Frozen, Warmup, grid
 from gear.config_check import check
+from gear.data.shards import INDEX, Shards
 from gear.step import Batch, Encoded
 from gear.targets import Target
 from gear.update import Trained
 
-CLASSES = 1000  # ImageNet's, where the configuration leaves them to the data
+KNOWN = {"builtin": 9, "cifar10": 10}  # classes of the data sets known by name
+CLASSES = 1000  # ImageNet's; of a folder, which is not looked into
 
 
 @dataclass(frozen=True)
@@ -74,22 +78,29 @@ class Plan:
 def plan(config: Config, world: int = 1) -> Plan:
     """Counts a step of `config` in data-parallel training on `world` GPUs, each of which holds all weights.
 
-    Raises `ConfigError` for an impossible configuration, or if `world` does not divide the batch.
+    Of `data.codes` only the index is read, for whether the targets' features are stored and no target runs; codes that
+    are not there yet are taken to have them. Raises `ConfigError` for an impossible configuration, or if `world` does
+    not divide the batch, `DataError` for codes that are not whole, and what `build.require` raises for targets.
     """
     check(config)
     if world < 1 or config.batch % world:
         raise ConfigError(f"batch = {config.batch} must be a multiple of the number of GPUs, which is {world}.")
     rows, side = config.batch // world, (grid(config), grid(config))
-    made = build.unloaded_targets(config)
+    made, codes = build.unloaded_targets(config), _codes(config)
+    dims = {target.name: target.channels for target in made}
+    classes = KNOWN.get(config.data.path, CLASSES) if codes is None else len(codes.about["classes"])
+    if config.data.codes is not None and (codes is None or features_stored(config, codes)):
+        made = ()
     with _shapes_only():
         targets = [_contentless(target) for target in made]
-        whole = _step(config, targets, rows)
-        flops = {"step": whole.flops}
-        if not isinstance(config.stage, Warmup) and config.data.codes is None:
-            flops["tokenizer"] = _tokenizer_flops(config, rows)
-            flops = {"tokenizer": flops["tokenizer"], "generator": whole.flops - flops["tokenizer"]}
+        whole = _step(config, dims, rows, classes)
+        if isinstance(config.stage, Warmup):
+            flops = {"tokenizer": whole.flops}
+        elif config.data.codes is not None:
+            flops = {"generator": whole.flops}
         else:
-            flops = {"tokenizer" if isinstance(config.stage, Warmup) else "generator": whole.flops}
+            tokenizer = _tokenizer_flops(config, rows)
+            flops = {"tokenizer": tokenizer, "generator": whole.flops - tokenizer}
         with _counter() as looking:
             for target in targets:
                 target.features(torch.empty(rows, 3, *_size(config), dtype=torch.uint8), side)
@@ -117,9 +128,15 @@ class _Counted:
     parameters: dict[str, int]
 
 
-def _step(config: Config, targets: Iterable[Target], rows: int) -> _Counted:
-    dims, cpu = {target.name: target.channels for target in targets}, torch.device("cpu")
-    training = build.training(config, config.generator.classes or CLASSES, dims, cpu, loaded=False)
+def _codes(config: Config) -> Shards | None:
+    """Those of `data.codes`, if they are there."""
+    folder = config.data.codes
+    return Shards(Path(folder)) if folder is not None and (Path(folder) / INDEX).exists() else None
+
+
+def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSES) -> _Counted:
+    """dims: channels of each target."""
+    training = build.training(config, config.generator.classes or classes, dims, torch.device("cpu"), loaded=False)
     batch = _batch(config, rows, dims)
     for group in training.groups:
         _make_moments(group)
@@ -136,7 +153,7 @@ def _step(config: Config, targets: Iterable[Target], rows: int) -> _Counted:
 def _tokenizer_flops(config: Config, rows: int) -> int:
     """Of the step without its generator: a warm-up's, or, if the tokenizer is frozen, of encoding."""
     if not isinstance(config.stage, Frozen):
-        return _step(replace(config, stage=Warmup()), (), rows).flops
+        return _step(replace(config, stage=Warmup()), {}, rows).flops
     net, x = build.tokenizer(config), torch.empty(rows, 3, *_size(config))
     with _counter() as counter:
         net.encode(x)

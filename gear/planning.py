@@ -1,5 +1,7 @@
 """What `gear plan` prints."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,11 +9,12 @@ from gear.config import Config
 from gear.plan import Plan, plan
 
 SIZES = (16, 24, 48, 80, 141)  # GB (10^9 bytes), of GPUs that there are
+UNITS = (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 3600))
 SPARE = 0.1  # of it, for the allocator's gaps and the libraries
 
 
 def show(config: Config, gpus: int, tflops: float, mfu: float, console: Console | None = None) -> None:
-    """Counts with `gpus` GPUs, or with one if the batch cannot be shared, and prints it."""
+    """Counts with `gpus` GPUs and prints it. Raises as `plan` does, and ValueError for an impossible speed."""
     console = console or Console()
     if not (tflops > 0 and 0 < mfu <= 1):
         raise ValueError(f"--tflops must be above 0 and --mfu in (0, 1]; they are {tflops} and {mfu}.")
@@ -35,7 +38,7 @@ def lines(p: Plan, tflops: float, mfu: float) -> list[tuple[str, str]]:
         *_memory(p),
         ("the run", f"{p.steps:,} steps, {_short(p.steps * total)} FLOPs"),
         ("at this speed", f"{tflops:g} TFLOP/s a GPU, of which {mfu:.0%} are reached"),
-        ("it takes", f"{hours:.3g} hours, {hours * p.world:.3g} GPU hours"),
+        ("it takes", _time(hours) + (f", {_time(hours * p.world, UNITS[1:])} of one GPU" if p.world > 1 else "")),
     ]
 
 
@@ -46,7 +49,7 @@ def _memory(p: Plan) -> list[tuple[str, str]]:
     static |= {"optimiser states": h.optimizer, "batch": h.batch}
     return [
         *((f"memory, {what}", _gb(size)) for what, size in static.items() if size),
-        ("memory, of the step", f"{_gb(p.peak - h.total)}: gradients, activations (peak - above)"),
+        ("memory, rest of the peak", f"{_gb(p.peak - h.total)} of gradients and activations"),
         ("memory of each GPU", f"{_gb(p.peak)} at the peak"),
         ("it fits", _fitting(p.peak)),
     ]
@@ -62,6 +65,13 @@ def _fitting(peak: int) -> str:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e6 else "below 0.001 GB"
+
+
+def _time(hours: float, units: Sequence[tuple[str, float]] = UNITS) -> str:
+    """In the largest unit that it has two of."""
+    unit, size = next((u for u in units if hours >= 2 * u[1]), units[-1])
+    value = hours / size
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _short(value: float | int) -> str:

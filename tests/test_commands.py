@@ -75,7 +75,7 @@ def test_a_plan_without_the_data_or_the_weights(say: Say, tiny: Config, tmp_path
         r"3 images \(1 on each of 3 GPUs\)",
         r" 48",
         r"FLOPs a step, generator +[1-9]",
-        r"[\d.]+ hours",
+        r"[\d.]+ (seconds|minutes), [\d.]+ (seconds|minutes) of one GPU",
     ):
         assert re.search(line, said), said
     assert "must be a multiple of the number of GPUs, which is 2" in say("plan", "config.json", "--gpus", 2)

@@ -1,13 +1,17 @@
 """What `gear plan` counts is what the step does: the same counters on real tensors."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gear import build, plan, run
-from gear.config import FAMILIES, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
-from gear.planning import _fitting, lines
+from gear.config import FAMILIES, NAMED, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
+from gear.data import builtin, cifar10
+from gear.data.shards import Shape, ShardWriter
+from gear.planning import _fitting, _time, lines
 from gear.update import frozen
 
 CPU = torch.device("cpu")
@@ -59,12 +63,42 @@ def test_more_gpus_share_the_batch(tiny: Config) -> None:
         plan.plan(tiny, 2)
 
 
-def test_stored_codes_leave_only_the_generator(tiny: Config, trained) -> None:
+def test_stored_codes_leave_only_the_generator(tiny: Config, trained, tmp_path: Path) -> None:
+    """Targets run if an index says that their features are not stored; without one they are taken to be."""
     live = started(replace(tiny, targets=(Target("efficientnet_lite0"), Target("dinov3-s"))), Frozen(), trained)
-    a, b = plan.plan(live), plan.plan(replace(live, data=replace(live.data, codes="anywhere")))
+    live = replace(live, generator=replace(live.generator, classes=None))
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path)))
+    a, b = plan.plan(live), plan.plan(stored)
     assert a.flops.keys() == {"tokenizer", "generator", "targets"}
-    assert b.flops["generator"] == a.flops["generator"]
-    assert "tokenizer" not in b.flops
+    assert b.flops == {"generator": a.flops["generator"]}
+    assert "dinov3-s" not in b.parameters
+    assert b.held.fixed < a.held.fixed
+    for features in ({"efficientnet_lite0": 112}, {"efficientnet_lite0": 112, "dinov3-s": 384}):
+        codes = ShardWriter(
+            tmp_path / str(len(features)), {"classes": ["one", "two"]}, Shape(2, 1, 2, 16, 16, features)
+        )
+        given = {name: torch.zeros(2, 1, 2, 16, channels) for name, channels in features.items()}
+        codes.add(np.arange(2), torch.zeros(2, 1, 2, 16, dtype=torch.long), torch.zeros(2, dtype=torch.long), given)
+    c, d = (plan.plan(replace(live, data=replace(live.data, codes=str(tmp_path / name)))) for name in "12")
+    assert c.flops == {"generator": a.flops["generator"], "targets": a.flops["targets"]}
+    assert d.flops == b.flops
+    assert b.parameters["generator"] - d.parameters["generator"] == (plan.CLASSES - 2) * live.generator.width
+
+
+def test_classes_of_the_data_sets_known_by_name(tiny: Config) -> None:
+    assert plan.KNOWN.keys() == set(NAMED)
+    assert plan.KNOWN["builtin"] == len(builtin.images().classes)
+    assert plan.KNOWN["cifar10"] == len(cifar10.CLASSES)
+    ten, many = (plan.plan(replace(tiny, data=replace(tiny.data, path=path))) for path in ("cifar10", "elsewhere"))
+    assert many.parameters["generator"] - ten.parameters["generator"] == (plan.CLASSES - 10) * tiny.generator.width
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [(4e-6, "0.0144 seconds"), (0.01, "36 seconds"), (0.5, "30 minutes"), (18.5, "18.5 hours"), (2400.0, "100 days")],
+)
+def test_times_are_said_in_a_unit_that_fits(hours: float, said: str) -> None:
+    assert _time(hours) == said
 
 
 def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
