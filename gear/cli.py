@@ -80,9 +80,10 @@ def encode(args: Sequence[str]) -> None:
         return
     command = fields("encode", start, args, Encode(start.config, Path("codes") / start.out.name))
     from gear.encode import encode as store
+    from gear.encode import following
 
     store(command.config, command.out, command.features)
-    print(f"next: gear train {args[0]} --data.codes {command.out}")
+    print(f"next: {following(args, command.config, command.out, start.out)}")
 
 
 def recipes(table: int | None = None) -> None:

@@ -3,7 +3,8 @@
 Training on a frozen tokenizer otherwise runs it, and the targets, again in every epoch: 300 times for Table 1's rows.
 """
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,30 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
                 lead = shown.shape[:3]
                 writer.add(index, q.unflatten(0, lead), labels, {n: f.unflatten(0, lead) for n, f in seen.items()})
                 progress.advance(bar, len(index))
+
+
+def following(args: Sequence[str], config: Config, out: Path, folder: Path) -> str:
+    """What to do after `gear encode` with `args`, which gave `config` and wrote `out`: the command that trains on it.
+
+    folder: of that run if it says no other; one more is named where it holds a run already.
+    """
+    if not isinstance(config.stage, Frozen):
+        same = f"the same images and --tokenizer.init {shlex.quote(str(config.tokenizer.init))}"
+        return f"a recipe with a frozen tokenizer, as demo-repa, {same}, and --data.codes {shlex.quote(str(out))}"
+    given, kept = iter(args), list[str]()
+    for arg in given:
+        name, equals, _ = arg.partition("=")
+        if name in ("--out", "--data.codes"):
+            if not equals:
+                next(given)
+        elif name not in ("--features", "--no-features"):
+            kept.append(arg)
+    kept += ["--data.codes", str(out)]
+    try:
+        run.claim(run.in_full(replace(config, data=replace(config.data, codes=str(out)))), folder)
+    except ConfigError:
+        kept += ["--out", f"{folder}-codes"]
+    return shlex.join(["gear", "train", *kept])
 
 
 def _blocks(

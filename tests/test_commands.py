@@ -1,6 +1,8 @@
 """gear recipes, plan, encode and export, as a user types them."""
 
 import re
+import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,13 +50,48 @@ def test_the_recipes_of_one_table(say: Say) -> None:
     assert "no recipe belongs to Table 2 (text-to-image on GPIC; not built yet); the" in say("recipes", "--table", 2)
 
 
+def next_command(said: str) -> list[str]:
+    """The arguments of the command that is said to come next."""
+    gear, *args = shlex.split(said.splitlines()[-1].removeprefix("next: "))
+    assert gear == "gear"
+    return args
+
+
 def test_encode_then_train_on_the_codes(say: Say, frozen: Path) -> None:
     said = say("encode", frozen, "--out", "codes", "--features")
     assert f"next: gear train {frozen} --data.codes codes" in said
+    assert "done: runs/frozen" in say(*next_command(said))
     assert Path("codes/index.json").exists()
     assert "codes holds other codes" in say("encode", frozen, "--data.resolution", 64, "--out", "codes")
     assert "done: run" in say("train", frozen, "--data.codes", "codes", "--out", "run")
     assert "holds no codes" in say("train", frozen, "--data.codes", "nowhere", "--out", "other")
+
+
+def test_the_command_that_comes_next_has_the_same_options(
+    say: Say, frozen: Path, trained: Path, tiny: Config, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, "the tokenizer")
+    shutil.copytree(tiny.data.path, "some images")
+    options = ["--data.crop", "random", "--data.views=3", "--tokenizer.init", "the tokenizer", "--data.workers", 0]
+    said = say("encode", frozen, "--data.path", "some images", "--out=the codes", *options, "--features")
+    args = next_command(said)
+    assert args[:2] == ["train", str(frozen)]
+    assert args[-2:] == ["--data.codes", "the codes"]
+    assert "done: runs/frozen" in say(*args)
+    assert "done: runs/frozen" in say(*args)  # a run on the same codes goes on
+
+    said = say("encode", "runs/frozen/config.json", "--data.codes=None", "--out", "others", "--data.no-flip")
+    args = next_command(said)
+    assert args[-2:] == ["--out", "runs/frozen-codes"]  # since the run there is another one
+    assert "done: runs/frozen-codes" in say(*args)
+
+
+def test_after_encoding_for_a_recipe_that_moves_its_tokenizer(say: Say, tiny: Config, trained: Path) -> None:
+    config = replace(tiny, tokenizer=replace(tiny.tokenizer, init=str(trained)))
+    Path("joint.json").write_text(to_json(config))
+    said = " ".join(say("encode", "joint.json").split())
+    assert "next: a recipe with a frozen tokenizer, as demo-repa, the same images and --tokenizer.init" in said
+    assert said.endswith("--data.codes codes/joint")
 
 
 def test_export_then_use(say: Say, trained: Path) -> None:
