@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from gear.store.card import CARD, rows, said
 from gear.store.foreign import UnreadableFile, first_line
 from gear.store.hub import HubError, fetched
+from gear.store.strict import faults, not_finite, some
 from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
 
@@ -48,9 +49,8 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
         tensors, _ = read_safetensors(file)
     except UnreadableFile as error:
         raise ModelError(str(error)) from error
-    for name, tensor in tensors.items():
-        if not (tensor if tensor.is_complex() else tensor.float()).isfinite().all():
-            raise ModelError(f"{file} cannot be used: {name} has NaN or infinity, so its training has diverged.")
+    if name := not_finite(tensors):
+        raise ModelError(f"{file} cannot be used: {name} has NaN or infinity, so its training has diverged.")
     return tensors
 
 
@@ -190,16 +190,8 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
         tensors = tensors_in(file)
         with no_larger_than(tensors, found["settings"], model_id):
             model = cls.from_settings(found["settings"])
-        own = model.state_dict()
-        for name in sorted(own.keys() | tensors.keys()):
-            if name not in tensors or name not in own:
-                raise ModelError(f"{file} does not fit its config.json: {name} is only in one of them.")
-            if own[name].is_floating_point() != tensors[name].is_floating_point():
-                kinds = f"{tensors[name].dtype}, and should be of {own[name].dtype}"
-                raise ModelError(f"{file} does not fit its config.json: {name} is of {kinds}.")
-            if own[name].shape != tensors[name].shape:
-                shapes = f"{tuple(tensors[name].shape)}, and should be {tuple(own[name].shape)}"
-                raise ModelError(f"{file} does not fit its config.json: {name} is {shapes}.")
+        if wrong := faults(tensors, model.state_dict()):
+            raise ModelError(f"{file} does not fit its config.json: {some(wrong)}.")
         model.load_state_dict(tensors)
         model.card = said(found.get("card"))
         return model.eval()

@@ -224,7 +224,7 @@ HARMFUL: dict[str, tuple[Callable[[Path], Any], str]] = {
     "laughing": (laughing, "no known tokenizer|has a dict under|should be tensors"),
     "deep": (deep, "not a whole torch file|no weights of a tokenizer|has a dict under"),
     "itself": (itself, "no weights of a tokenizer|has a dict under"),
-    "hidden methods": (hidden_methods, r"output\.weight must be|has a dict under"),
+    "hidden methods": (hidden_methods, r"its output\.weight is|has a dict under"),
     "long pickle": (long_pickle, r"holds a pickle of 33\.\d MB"),
     "terminal": (terminal, r"\\x1b"),
 }

@@ -149,7 +149,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     about = json.loads((tmp_path / CONFIG).read_text())
     about["settings"]["quantizer"]["codebook_size"] = 64
     (tmp_path / CONFIG).write_text(json.dumps(about))
-    with pytest.raises(ModelError, match=r"quantize\.embedding\.weight is \(32, 4\), and should be \(64, 4\)"):
+    with pytest.raises(ModelError, match=r"quantize\.embedding\.weight is \(32, 4\) and should be \(64, 4\)"):
         Tokenizer.from_pretrained(tmp_path)
     with pytest.raises(ModelError, match="must hold a Generator that gear saved; it holds Tokenizer"):
         GeneratorNet.from_pretrained(tmp_path)

@@ -7,7 +7,7 @@ the tensors as `gear.generator.Generator` does, and both rotate the class token 
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,13 @@ from gear.config import SIZES
 from gear.generator.layers import hidden_width
 from gear.store import torch_file
 from gear.store.foreign import UnreadableFile
+from gear.store.strict import Like, clean, faults, some
 from gear.store.whole import replacing
 
 Layout = Literal["llamagen", "gear"]
 
 HEADS = {(size.layers, size.width): size.heads for size in SIZES.values()} | {(24, 3200): 32}  # the last: LlamaGen-3B
 LIVE = ("ar", "model", "module", "state_dict")  # where the trained weights are
-WRAPPERS = ("_orig_mod.", "module.")  # that torch.compile and DDP put before a name
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 ENCODERS = {  # targets as GEAR's trainer has them in --enc-type, and here
     "dinov2": "dinov2-{}",
@@ -141,10 +141,7 @@ def _unwrapped(path: Path, found: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Without the wrappers' prefixes. What is no generator is refused by what it is."""
     tensors: dict[str, Tensor] = {}
     for name, value in found.items():
-        short = str(name)
-        while short.startswith(WRAPPERS):
-            short = short.partition(".")[2]
-        if short in tensors:
+        if (short := clean(str(name))) in tensors:
             raise ReleasedError(f"{path} has {short} twice, under different prefixes.")
         tensors[short] = value
     if any(re.match(r"(encoder|decoder|quantize|quant_conv|vq|vq_ema)(\.|$)", name) for name in tensors):
@@ -153,7 +150,7 @@ def _unwrapped(path: Path, found: Mapping[Any, Any]) -> dict[str, Tensor]:
         raise ReleasedError(f"{path} holds a text-to-image generator; a class-conditional one (c2i) is needed.")
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
         kind = ReleasedError if "tok_embeddings.weight" in tensors else NoGenerator
-        raise kind(f"{path} is no generator's state: {_some(others)} should be tensors.")
+        raise kind(f"{path} is no generator's state: {some(others, ', ')} should be tensors.")
     return tensors
 
 
@@ -166,7 +163,7 @@ def _projectors(
     bank = _unwrapped(path, contents["projectors"])
     parts = {name: re.fullmatch(r"projs\.(\d{1,4})\.(.+)", name) for name in bank}
     if strange := [name for name, part in parts.items() if part is None]:
-        raise ReleasedError(f"{path} has projectors that are not called projs.<number>: {_some(strange)}.")
+        raise ReleasedError(f"{path} has projectors that are not called projs.<number>: {some(strange, ', ')}.")
     numbers = sorted({int(part[1]) for part in parts.values() if part})
     names = list(targets or _encoders(contents.get("args")) or map(str, numbers))
     if not len(names) == len(set(names)) == len(numbers):
@@ -203,7 +200,7 @@ def _sizes(what: str, tensors: Mapping[str, Tensor]) -> tuple[int, int, int, int
     embedding = tensors.get("tok_embeddings.weight")
     if embedding is None or embedding.ndim != 2:
         raise NoGenerator(
-            f"{what} holds no LlamaGen generator: tok_embeddings.weight (K, width) is not among {_some(tensors)}."
+            f"{what} holds no LlamaGen generator: tok_embeddings.weight (K, width) is not among {some(tensors, ', ')}."
         )
     layers = [int(number[1]) + 1 for name in tensors if (number := re.match(r"layers\.(\d{1,4})\.", name))]
     classes = _rows(tensors, "cls_embedding.embedding_table.weight") - 1
@@ -237,20 +234,7 @@ def _projector_shapes(width: int, hidden: int, target_dims: dict[str, int]) -> d
 
 
 def _check(what: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    if missing := shapes.keys() - tensors.keys():
-        raise ReleasedError(f"{what} is not whole: it lacks {_some(sorted(missing))}.")
-    if extra := tensors.keys() - shapes.keys():
-        raise ReleasedError(f"{what} holds more than a LlamaGen generator has: {_some(sorted(extra))}.")
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise ReleasedError(f"{what} is no LlamaGen: {name} must be {shape} and is {tuple(tensor.shape)}.")
-        if tensor.dtype not in FLOATS:
-            raise ReleasedError(f"{what}: {name} must hold floating-point numbers and holds {tensor.dtype}.")
-        if not tensor.isfinite().all():
-            raise ReleasedError(f"{what}: {name} has NaN or infinity; its training diverged, or the file is damaged.")
-
-
-def _some(names: Collection[str]) -> str:
-    rest = len(names) - 3
-    return ", ".join(list(names)[:3]) + (f" and {rest} more" if rest > 0 else "")
+    wrong = faults(tensors, {name: Like(shape) for name, shape in shapes.items()})
+    wrong = wrong or [f"its {name} is of {t.dtype}" for name, t in tensors.items() if t.dtype not in FLOATS]
+    if wrong:
+        raise ReleasedError(f"{what} is no whole LlamaGen generator: {some(wrong)}.")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gear.store import torch_file
 from gear.store.foreign import first_line
+from gear.store.strict import faults, some
 
 without = ContextVar("without", default=False)  # whether networks are made without their weights
 
@@ -53,25 +54,12 @@ def renamed(
 def fill(net: nn.Module, tensors: dict[str, Tensor], path: Path, kind: str) -> None:
     """Gives `net`, which may lie on the meta device, exactly these tensors, the floating ones as float32.
 
-    Raises ValueError, naming the first difference, if a tensor is missing, left over, of another shape, of
+    Raises ValueError, naming the first differences, if a tensor is missing, left over, of another shape, of
     whole numbers instead of real ones, or not finite; `path` and `kind` only word the message.
     """
     if without.get():
         return
-    wanted = net.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        if name not in tensors:
-            fault = f"it lacks {name}"
-        elif name not in wanted:
-            fault = f"{name} has no place in one"
-        elif tensors[name].shape != wanted[name].shape:
-            fault = f"its {name} is {tuple(tensors[name].shape)} and should be {tuple(wanted[name].shape)}"
-        elif tensors[name].is_floating_point() != wanted[name].is_floating_point():
-            fault = f"its {name} is of {tensors[name].dtype} and should be of {wanted[name].dtype}"
-        elif not tensors[name].float().isfinite().all():
-            fault = f"its {name} has NaN or infinity"
-        else:
-            continue
-        raise ValueError(f"{path} does not hold the weights of {kind}: {fault}.")
+    if wrong := faults(tensors, net.state_dict()):
+        raise ValueError(f"{path} does not hold the weights of {kind}: {some(wrong)}.")
     float32 = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     net.load_state_dict(float32, assign=True)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gear.store import torch_file
+from gear.store.strict import faults, some
 
 _SMALLEST = {"alex": 31, "vgg": 16}  # px; below it a pooling layer of the trunk has nothing left to pool
 
@@ -61,8 +62,6 @@ def _trunk(net: nn.Module, trunk: str, path: Path) -> dict[str, Tensor]:
     """The file's tensors in float32 under lpips's names: slice2.3.weight is features.3.weight."""
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}
     state = torch_file.read(path)
-    wrong = sorted(set(names.values()) ^ state.keys())
-    if wrong:
-        fault = "has no use for" if wrong[0] in state else "lacks"
-        raise ValueError(f"{path} is not the {trunk!r} trunk of LPIPS: it {fault} {wrong[0]}.")
+    if wrong := faults(state, {names[key]: tensor for key, tensor in net.state_dict().items()}):
+        raise ValueError(f"{path} is not the {trunk!r} trunk of LPIPS: {some(wrong)}.")
     return {key: state[name].float() for key, name in names.items()}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gear.config import Config, ConfigError
 from gear.config_json import from_json, to_json
 from gear.store.foreign import UnreadableFile
+from gear.store.strict import faults, not_finite, some
 from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
 from gear.update import Trained
@@ -65,7 +66,7 @@ def save(
     tensors = {key: t for group in trained for key, t in _tensors(group)}
     tensors |= {f"log.{key}": t for key, t in (log or {}).items()}
     kept = f"The last one, {path}, is intact" if path.exists() else "No earlier one exists"
-    if broken := _not_finite(tensors):
+    if broken := not_finite(tensors):
         raise CheckpointError(
             f"training has diverged: at step {step} {broken} is not finite, so no checkpoint was written. {kept}; "
             "train with a lower learning rate (optimizer.*_lr) in another folder."
@@ -109,7 +110,7 @@ def load(path: Path, parts: Collection[str] | None = None) -> Checkpoint:
         raise CheckpointError(f"{path} was written by another version: {error}") from None
     except (KeyError, ValueError, RecursionError):
         raise CheckpointError(f"{path} was written by another version: its header lacks something.") from None
-    if broken := _not_finite(tensors):
+    if broken := not_finite(tensors):
         raise CheckpointError(f"{path} cannot be used: {broken} is not finite, so its training has diverged.")
     return Checkpoint(path, step, config, classes, tensors)
 
@@ -132,28 +133,10 @@ def restore(group: Trained, checkpoint: Checkpoint) -> None:
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Every name and shape must fit, or `CheckpointError` names those that do not."""
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    other = [
-        f"{k} {list(tensors[k].shape)} for {list(own[k].shape)}"
-        for k in own.keys() & tensors.keys()
-        if own[k].shape != tensors[k].shape
-    ]
-    for what, names in (
-        ("lacks", missing),
-        ("has what this model lacks:", unknown),
-        ("has other shapes:", sorted(other)),
-    ):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise CheckpointError(f"{where} {what} {', '.join(names[:3])}{more}; it belongs to another configuration.")
+    """Every name, shape and kind must fit, or `CheckpointError` names those that do not."""
+    if wrong := faults(tensors, module.state_dict()):
+        raise CheckpointError(f"{where} does not fit: {some(wrong)}; it belongs to another configuration.")
     module.load_state_dict(tensors)
-
-
-def _not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """The name of the first tensor that holds a NaN or an infinity; "" if none does."""
-    return next((key for key, t in tensors.items() if not t.isfinite().all()), "")
 
 
 def _tensors(group: Trained) -> Iterable[tuple[str, Tensor]]:

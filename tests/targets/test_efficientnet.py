@@ -153,7 +153,7 @@ def test_reads_safetensors_and_half_precision(file: Path, tmp_path: Path) -> Non
         ({"_blocks.15._bn2.bias": None}, r"EfficientNet-Lite0: it lacks blocks\.6\.0\.bn3\.bias"),
         (
             {"_blocks.16._bn2.bias": torch.zeros(320)},
-            r"EfficientNet-Lite0: _blocks\.16\._bn2\.bias has no place in one",
+            r"EfficientNet-Lite0: _blocks\.16\._bn2\.bias has no place here",
         ),
         ({"_fc.bias": torch.zeros(10)}, r"its classifier\.bias is \(10,\) and should be \(1000,\)"),
     ],

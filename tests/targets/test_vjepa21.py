@@ -176,7 +176,7 @@ def test_refuses_another_network(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"weights of vjepa2\.1-l: its blocks.* is \(48,\) and should be \(1024,\)"):
         VJEPA21(file, size="l")
     path = write(tmp_path / "long.pt", encoder() | {"pos_embed": torch.zeros(1, 576, WIDTH)})
-    with pytest.raises(ValueError, match=r"pos_embed has no place in one"):
+    with pytest.raises(ValueError, match=r"pos_embed has no place here"):
         VJEPA21(path, **TINY)
 
 

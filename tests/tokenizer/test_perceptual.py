@@ -139,8 +139,12 @@ def test_refuses_another_trunk(tmp_path: Path) -> None:
     state = random_trunk("vgg")
     with pytest.raises(ValueError, match=r"not the 'alex' trunk of LPIPS: it lacks features\.3\.bias"):
         build("alex", {n: t for n, t in random_trunk("alex").items() if n != "features.3.bias"}, tmp_path)
-    with pytest.raises(ValueError, match=r"not the 'vgg' trunk of LPIPS: it has no use for classifier\.0\.weight"):
+    with pytest.raises(ValueError, match=r"not the 'vgg' trunk of LPIPS: classifier\.0\.weight has no place here"):
         build("vgg", {**state, "classifier.0.weight": torch.zeros(1)}, tmp_path)
+    with pytest.raises(ValueError, match=r"its features\.0\.bias is \(3,\) and should be \(64,\)"):
+        build("vgg", {**state, "features.0.bias": torch.zeros(3)}, tmp_path)
+    with pytest.raises(ValueError, match=r"its features\.0\.bias has NaN or infinity"):
+        build("vgg", {**state, "features.0.bias": torch.full((64,), torch.nan)}, tmp_path)
 
 
 # -------------------------------------------------------------------------------------- the trunk that gear ships

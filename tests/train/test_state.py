@@ -266,10 +266,12 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: {k: v for k, v in t.items() if k != "0.bias"}, "lacks 0.bias"),
-        (lambda t: t | {"9.bias": torch.ones(1)}, "has what this model lacks: 9.bias"),
-        (lambda t: t | {"0.bias": torch.ones(4)}, r"other shapes: 0.bias \[4\] for \[16\]"),
-        (lambda t: {}, "lacks 0.bias, 0.weight, 1.bias and 6 more"),
+        (lambda t: {k: v for k, v in t.items() if k != "0.bias"}, "it lacks 0.bias"),
+        (lambda t: t | {"9.bias": torch.ones(1)}, "9.bias has no place here"),
+        (lambda t: t | {"0.bias": torch.ones(4)}, r"its 0.bias is \(4,\) and should be \(16,\)"),
+        (lambda t: t | {"0.bias": torch.ones(16, dtype=torch.int64)}, "its 0.bias is of torch.int64 and should be of"),
+        (lambda t: t | {"0.bias": torch.full((16,), torch.nan)}, "its 0.bias has NaN or infinity"),
+        (lambda t: {}, "it lacks 0.bias; it lacks 0.weight; it lacks 1.bias, and 6 more"),
     ],
 )
 def test_tensors_of_another_model(change: Callable[[dict[str, Tensor]], dict[str, Tensor]], said: str) -> None:

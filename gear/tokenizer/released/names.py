@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gear import config as cfg
+from gear.store.strict import faults
 from gear.tokenizer.critic import Critic
 from gear.tokenizer.tokenizer import Tokenizer
 
@@ -46,8 +47,6 @@ PARTS = {part for parts in LAYOUTS.values() for part in (parts.live, parts.avera
 AVERAGED, CRITIC = "model_ema.", "loss.discriminator."
 COUNTERS = {"decay": torch.tensor(0.999), "num_updates": torch.tensor(-1, dtype=torch.int32)}  # LitEma's own defaults
 HELPERS = ("loss", "inception", "lpips")  # networks of the losses and metrics, in the average too
-
-WRAPPERS = {"module", "_orig_mod"}  # what DDP and torch.compile put into names
 
 # LlamaGen counts the codewords of its last 65,536 tokens in a buffer of the model, and will not load without it.
 USAGE, USED = "quantize.codebook_used", 65536
@@ -101,33 +100,9 @@ def public_name(name: str, family: cfg.Tokenizer) -> str:
     return name
 
 
-def clean(name: str) -> str:
-    """A name without what `torch.compile` and DDP wrapped around the module."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
-
-
 def dotless(name: str) -> str:
     """LitEma's name of a parameter."""
     return name.replace(".", "")
-
-
-def faults(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `found` from being the `wanted` tensors, a phrase each; of these only shape and kind count."""
-    wrong = []
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
-            wrong.append(f"it lacks {name}")
-        elif name not in wanted:
-            wrong.append(f"{name} has no place in one")
-        elif found[name].layout is not torch.strided or found[name].is_quantized or found[name].is_meta:
-            wrong.append(f"its {name} is no plain tensor")
-        elif found[name].shape != wanted[name].shape:
-            wrong.append(f"its {name} is {tuple(found[name].shape)} and should be {tuple(wanted[name].shape)}")
-        elif found[name].is_floating_point() != wanted[name].is_floating_point():
-            wrong.append(f"its {name} is of {found[name].dtype} and should be of {wanted[name].dtype}")
-        elif not torch.isfinite(found[name].float()).all():
-            wrong.append(f"its {name} is not finite")
-    return wrong
 
 
 def critic_faults(found: Mapping[str, Tensor]) -> list[str]:
@@ -139,9 +114,3 @@ def critic_faults(found: Mapping[str, Tensor]) -> list[str]:
     with _Blank():
         patchgan = Critic(width, layers=max(convolutions - 2, 0))
     return faults(found, patchgan.state_dict())
-
-
-def some(phrases: list[str], most: int = 3) -> str:
-    """The first few of many."""
-    more = f", and {len(phrases) - most} more" if len(phrases) > most else ""
-    return "; ".join(phrases[:most]) + more

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from gear.store import torch_file
 from gear.store.foreign import UnreadableFile
-from gear.tokenizer.released.names import PARTS, NoTokenizer, ReleasedError, clean
+from gear.store.strict import clean
+from gear.tokenizer.released.names import PARTS, NoTokenizer, ReleasedError
 
 OURS = "gear-"  # how the format begins that our own files name in their header
 

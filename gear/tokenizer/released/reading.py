@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gear import config as cfg
+from gear.store.strict import faults, some
 from gear.tokenizer.released.names import (
     AVERAGED,
     COUNTERS,
@@ -22,9 +23,7 @@ from gear.tokenizer.released.names import (
     Slot,
     critic_faults,
     dotless,
-    faults,
     slots,
-    some,
 )
 from gear.tokenizer.released.opening import groups, is_ours, opened
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gear import config as cfg
+from gear.store.strict import faults, some
 from gear.store.whole import replacing
 from gear.tokenizer.released.names import (
     AVERAGED,
@@ -18,9 +19,7 @@ from gear.tokenizer.released.names import (
     ReleasedError,
     critic_faults,
     dotless,
-    faults,
     slots,
-    some,
 )
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from gear.config import FAMILIES
-from gear.tokenizer.released.names import clean, dotless, slots
+from gear.store.strict import clean
+from gear.tokenizer.released.names import dotless, slots
 
 
 @pytest.mark.parametrize(

@@ -171,14 +171,14 @@ EDITS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
         lambda s: s.pop(NAME),
         r"resembles a VQ-16 tokenizer most, and cannot be one: it lacks encoder\.conv_in",
     ),
-    "left over": (lambda s: s.update(extra=torch.zeros(1)), r"extra has no place in one"),
+    "left over": (lambda s: s.update(extra=torch.zeros(1)), r"extra has no place here"),
     "shape": (lambda s: s.update({NAME: torch.zeros(4, 3, 1, 1)}), r"is \(4, 3, 1, 1\) and should be \(4, 3, 3, 3\)"),
     "size": (
         lambda s: s.update({"quantize.embedding.weight": torch.zeros(9, 3)}),
         r"is \(9, 3\) and should be \(8, 3\)",
     ),
-    "nan": (lambda s: s[NAME].view(-1)[5].fill_(torch.nan), r"encoder\.conv_in\.weight is not finite"),
-    "inf": (lambda s: s[NAME].view(-1)[5].fill_(torch.inf), r"encoder\.conv_in\.weight is not finite"),
+    "nan": (lambda s: s[NAME].view(-1)[5].fill_(torch.nan), r"encoder\.conv_in\.weight has NaN or infinity"),
+    "inf": (lambda s: s[NAME].view(-1)[5].fill_(torch.inf), r"encoder\.conv_in\.weight has NaN or infinity"),
     "kind": (lambda s: s.update({NAME: s[NAME].long()}), r"is of torch\.int64 and should be of torch\.float32"),
     "sparse": (lambda s: s.update({NAME: s[NAME].to_sparse()}), r"is no plain tensor"),
     "meta": (lambda s: s.update({NAME: s[NAME].to("meta")}), r"is no plain tensor"),
@@ -213,7 +213,7 @@ def test_the_critic_is_read_as_strictly(small, path: Path) -> None:
 
     whole = small.critic()
     saying({k: t for k, t in whole.items() if k != "main.3.running_var"}, "it lacks main.3.running_var")
-    saying(whole | {"main.0.bias": torch.tensor([0.0, torch.nan])}, "main.0.bias is not finite")
+    saying(whole | {"main.0.bias": torch.tensor([0.0, torch.nan])}, "main.0.bias has NaN or infinity")
     saying({"blocks.0.conv1.weight": torch.zeros(2, 3, 1, 1)}, "blocks.0.conv1.weight has no place")
     saying(whole | {"main.99.weight": torch.zeros(1)}, "main.99.weight has no place")
     saying(whole | {"main.0.weight": torch.zeros(())}, r"main.0.weight is \(\) and should be \(2, 3, 4, 4\)")
