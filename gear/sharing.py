@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gear.store.card import CARD, rows, said
 from gear.store.foreign import UnreadableFile, first_line
 from gear.store.hub import HubError, fetched
+from gear.store.saving import save_safetensors
 from gear.store.strict import faults, not_finite, some
 from gear.store.torch_file import read_safetensors
 from gear.store.whole import replacing
@@ -141,9 +141,7 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             "card": dict(self.card),
         }
         tensors = {name: t.detach().contiguous() for name, t in self.state_dict().items()}
-        with replacing(save_directory / MODEL) as temporary:
-            save_file(tensors, temporary, {"format": "pt"})
-            temporary.chmod(0o644)  # safetensors makes it the owner's alone
+        save_safetensors(save_directory / MODEL, tensors, {"format": "pt"})
         with replacing(save_directory / CONFIG) as temporary:
             temporary.write_text(json.dumps(described, indent=2) + "\n")
 

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from gear.config_json import to_json
 from gear.sources import BUILTIN
+from gear.store.saving import save_safetensors
 from gear.train import state
 
 
@@ -27,8 +27,7 @@ def main(run: Path) -> None:
         for name, part in parts.items()
         for key, t in part.items()
     }
-    save_file(tensors, BUILTIN, state.header(checkpoint.step, checkpoint.config, checkpoint.classes))
-    BUILTIN.chmod(0o644)
+    save_safetensors(BUILTIN, tensors, state.header(checkpoint.step, checkpoint.config, checkpoint.classes))
     print(f"{BUILTIN}: step {checkpoint.step}, {BUILTIN.stat().st_size / 2**20:.1f} MiB")
     print(to_json(checkpoint.config))
 

@@ -20,6 +20,7 @@ from gear.config import LFQ, Config, Warmup
 from gear.config_json import read, to_json
 from gear.evaluate.reconstruction import psnr
 from gear.recipes import RECIPES
+from gear.store import saving
 from gear.train import log, state
 
 ROOT = Path(__file__).parent.parent
@@ -164,7 +165,7 @@ def test_a_full_disk(gear: Gear, copy: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     before = (copy / state.NAME).read_bytes()
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(saving, "save_file", full)
     error = gear("train", copy / "config.json", "--steps", 7).error
     assert "No space left on device" in error
     assert "is intact" in error

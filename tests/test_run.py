@@ -18,6 +18,7 @@ from torch import Tensor
 from gear import run, weights
 from gear.config import IBQ, LFQ, Config, ConfigError, Frozen, Gear, Generator, Naive, Stage, Warmup
 from gear.config_json import read
+from gear.store import saving
 from gear.train import log, state
 from gear.train.batches import Batches
 from gear.train.loop import Interrupted
@@ -307,7 +308,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", full)
+        patch.setattr(saving, "save_file", full)
         with pytest.raises(state.CheckpointError, match=r"step 8 .*No space left.*intact"):
             train(replace(tiny, steps=8), taken)
     assert same(tensors(taken), tensors(trained))

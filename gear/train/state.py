@@ -6,22 +6,20 @@ The file is written beside its final name, synced, and renamed, so that a killed
 """
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gear.config import Config, ConfigError
 from gear.config_json import from_json, to_json
 from gear.store.foreign import UnreadableFile
+from gear.store.saving import save_safetensors
 from gear.store.strict import faults, not_finite, some
 from gear.store.torch_file import read_safetensors
-from gear.store.whole import replacing
+from gear.store.whole import WriteError
 from gear.update import Trained
 
 NAME = "checkpoint.safetensors"
@@ -72,13 +70,11 @@ def save(
             "train with a lower learning rate (optimizer.*_lr) in another folder."
         )
     try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, header(step, config, classes))
-            os.chmod(temporary, 0o644)  # safetensors makes it the owner's alone
-    except (OSError, SafetensorError) as error:
-        size = sum(t.nbytes for t in tensors.values()) / 2**20
+        save_safetensors(path, tensors, header(step, config, classes))
+    except WriteError as error:
+        size, why = sum(t.nbytes for t in tensors.values()) / 2**20, error.__cause__
         raise CheckpointError(
-            f"the checkpoint of step {step} ({size:.0f} MiB) could not be written to {path.parent}: {error}. {kept}; "
+            f"the checkpoint of step {step} ({size:.0f} MiB) could not be written to {path.parent}: {why}. {kept}; "
             "free some space and give the same command again."
         ) from None
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gear.config import LFQ, Config
+from gear.store import saving
 from gear.train import state
 from gear.train.state import CheckpointError
 from gear.update import Trained, update
@@ -131,7 +132,7 @@ def test_a_full_disk(tiny: Config, written: Path) -> None:
     assert files(written.parent) == before
 
 
-@pytest.mark.parametrize(("at", "kept"), [(state, "intact"), (os, "intact"), (os, "No earlier one exists")])
+@pytest.mark.parametrize(("at", "kept"), [(saving, "intact"), (os, "intact"), (os, "No earlier one exists")])
 def test_a_folder_that_cannot_be_written(
     tiny: Config, written: Path, monkeypatch: pytest.MonkeyPatch, at: Any, kept: str
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_folder_that_cannot_be_written(
         raise PermissionError(13, "Permission denied")
 
     before = files(written.parent)
-    monkeypatch.setattr(at, "save_file" if at is state else "replace", refuse)
+    monkeypatch.setattr(at, "save_file" if at is saving else "replace", refuse)
     with pytest.raises(CheckpointError, match="Permission denied") as error:
         state.save(written, [group(1)], 9, tiny, CLASSES)
     assert kept in one_sentence(error)
@@ -156,7 +157,7 @@ def test_ctrl_c_while_writing(tiny: Config, written: Path, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     before = files(written.parent)
-    monkeypatch.setattr(state, "save_file", stopped)
+    monkeypatch.setattr(saving, "save_file", stopped)
     with pytest.raises(KeyboardInterrupt):
         state.save(written, [group(1)], 9, tiny, CLASSES)
     assert files(written.parent) == before
