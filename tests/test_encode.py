@@ -105,6 +105,22 @@ def test_targets_run_in_the_precision_of_the_run(tiny, trained, photos, streamed
     assert torch.cosine_similarity(f, g, dim=-1).mean() > 0.95
 
 
+def test_stored_batches_do_not_depend_on_the_order_of_steps(tiny, trained, tmp_path):
+    """A run that goes on at a step sees there what the run before would have seen."""
+    live = frozen(tiny, trained)
+    encode(live, tmp_path / "codes", True)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    through, later = run.supply(stored, None, CPU).batches, run.supply(stored, None, CPU).batches
+    expected = [through(step) for step in range(6)]
+    for step in (3, 4, 5, 1, 1):
+        a, b = later(step), expected[step]
+        assert isinstance(a, Encoded)
+        assert isinstance(b, Encoded)
+        assert torch.equal(a.q, b.q)
+        assert torch.equal(a.c, b.c)
+        assert torch.equal(a.f["efficientnet_lite0"], b.f["efficientnet_lite0"])
+
+
 def test_stored_features_need_no_image(tiny, trained, photos, tmp_path, monkeypatch):
     live = frozen(tiny, trained)
     encode(live, tmp_path / "codes", True)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float16, Int64
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from gear.data.images import DataError
+from gear.store.saving import save_safetensors
 from gear.store.whole import replacing
 
 INDEX, FORMAT = "index.json", 1
@@ -130,15 +130,15 @@ class ShardWriter:
         self._filled += len(index)
         if self._filled == len(images):
             file, self._filled = _file(self.folder, shard), 0
-            with replacing(file) as temporary:
-                save_file(self._arrays, temporary)
+            save_safetensors(file, {name: torch.from_numpy(array) for name, array in self._arrays.items()})
             self.index.shards[shard] = _state(file)
             with replacing(self.folder / INDEX) as temporary:
                 temporary.write_text(json.dumps({"format": FORMAT, **asdict(self.index)}, indent=1) + "\n")
 
 
 class Shards:
-    """A folder of codes, mapped and not read; any (image, view, flip) is as near as any other.
+    """A folder of codes, mapped and not read; any (image, view, flip) is as near as any other. No file stays open:
+    there may be more of them than a process may open.
 
     Raises `DataError` for a folder that is not whole, with what to do.
     """
@@ -160,23 +160,36 @@ class Shards:
         return self.shape.images
 
     def codes(
-        self, index: Int64[np.ndarray, "B"], view: Int64[np.ndarray, "B"], flipped: Bool[np.ndarray, "B"]
+        self,
+        index: Int64[np.ndarray, "B"],
+        view: Int64[np.ndarray, "B"],
+        flipped: Bool[np.ndarray, "B"],
+        pin: bool = False,
     ) -> Int64[Tensor, "B N"]:
-        """The tokens of view `view` of images `index`, flipped where `flipped`. Raises IndexError for what is not
-        there."""
-        return torch.from_numpy(self._rows("codes", index, view, flipped).astype(np.int64))
+        """The tokens of view `view` of images `index`, flipped where `flipped`. pin: in memory that a GPU reads.
+        Raises IndexError for what is not there."""
+        return self._rows("codes", torch.int64, index, view, flipped, pin)
 
     def features(
-        self, name: str, index: Int64[np.ndarray, "B"], view: Int64[np.ndarray, "B"], flipped: Bool[np.ndarray, "B"]
+        self,
+        name: str,
+        index: Int64[np.ndarray, "B"],
+        view: Int64[np.ndarray, "B"],
+        flipped: Bool[np.ndarray, "B"],
+        pin: bool = False,
     ) -> Float16[Tensor, "B N C"]:
         """The features of target `name`, likewise. Raises KeyError for a target whose features are not there."""
-        return torch.from_numpy(self._rows(_key(name), index, view, flipped))
+        return self._rows(_key(name), torch.float16, index, view, flipped, pin)
 
-    def _rows(self, name: str, index: np.ndarray, view: np.ndarray, flipped: np.ndarray) -> np.ndarray:
-        out = np.empty((len(index), *self._shards[0][name].shape[3:]), self._shards[0][name].dtype)
+    def _rows(
+        self, name: str, dtype: torch.dtype, index: np.ndarray, view: np.ndarray, flipped: np.ndarray, pin: bool
+    ) -> Tensor:
+        out = torch.empty(len(index), *self._shards[0][name].shape[3:], dtype=dtype, pin_memory=pin)
+        into = out.numpy()
         numbers, inside = np.divmod(index, self._per_shard)
+        # A row at a time: a large set has more shards than a batch has rows, and copying features is what takes long.
         for row, (shard, image, v, f) in enumerate(zip(numbers, inside, view, flipped.astype(np.int64), strict=True)):
-            out[row] = self._shards[shard][name][image, v, f]
+            into[row] = self._shards[shard][name][image, v, f]
         return out
 
 
@@ -219,17 +232,24 @@ def _mapped(file: Path, size: int, index: Index, shard: int) -> dict[str, np.nda
             with file.open("rb") as opened:
                 length = int.from_bytes(opened.read(8), "little")
                 header = json.loads(opened.read(length if length < size else 0))
-            arrays = {}
+            arrays, data = {}, _bytes(file, size)
             for name, (shape, dtype) in index.shape.arrays(len(index.images(shard))).items():
                 entry = header[name]
                 if tuple(entry["shape"]) != shape or DTYPES[entry["dtype"]] != dtype:
                     raise ValueError(f"{name} has another shape")
                 at = 8 + length + entry["data_offsets"][0]
-                arrays[name] = np.asarray(np.memmap(file, dtype, "r", at, shape))
+                arrays[name] = data[at : at + math.prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
             return arrays
         except (OSError, ValueError, KeyError, TypeError) as error:
             fault = f"is damaged ({error})"
     raise DataError(f"{file} {fault}: give the same `gear encode` command again, it writes what is missing.")
+
+
+def _bytes(file: Path, size: int) -> np.ndarray:
+    """A file, mapped. By torch, since np.memmap keeps a file descriptor for each array."""
+    mapped = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy()
+    mapped.flags.writeable = False
+    return mapped
 
 
 def _differences(asked: Any, found: Any, names: tuple[str, ...] | None = None, at: str = "") -> Iterator[str]:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from gear.data import Images
+from gear.data.one_ahead import OneAhead
 from gear.data.order import draw
 from gear.data.shards import Shards
 from gear.data.streaming import Stream
@@ -115,6 +116,7 @@ class Streamed:
 
 class Stored:
     """The same of tokens that `gear encode` stored, with features that it stored too or, without them, those of `live`.
+    What is stored is read one step ahead.
 
     `flip`: whether stored flipped images are drawn.
     """
@@ -131,15 +133,24 @@ class Stored:
     ):
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
+        self.ahead = OneAhead(self._read)
 
     def __call__(self, step: int) -> Encoded:
-        shape, broken = self.shards.shape, self.shards.broken
+        stored = self.ahead(step)
+        f = self.live(step).f if self.live else {name: self._moved(f).float() for name, f in stored.f.items()}
+        return Encoded(self._moved(stored.q), self._moved(stored.c), f)
+
+    def _moved(self, t: Tensor) -> Tensor:
+        return t.to(self.device, non_blocking=True)
+
+    def _read(self, step: int) -> Encoded:
+        """As it is stored, in memory that the device reads."""
+        shape, broken, pin = self.shards.shape, self.shards.broken, self.device.type == "cuda"
         d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=self.flip, broken=broken)
-        stored = {name: self.shards.features(name, d.index, d.view, d.flipped) for name in self.targets}
         return Encoded(
-            q=self.shards.codes(d.index, d.view, d.flipped).to(self.device),
-            c=torch.from_numpy(self.shards.labels[d.index]).to(self.device),
-            f=self.live(step).f if self.live else {name: f.to(self.device).float() for name, f in stored.items()},
+            q=self.shards.codes(d.index, d.view, d.flipped, pin),
+            c=torch.from_numpy(self.shards.labels[d.index]),
+            f={name: self.shards.features(name, d.index, d.view, d.flipped, pin) for name in self.targets},
         )
 
 

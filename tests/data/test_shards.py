@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,10 +60,15 @@ def test_every_row_comes_back(tmp_path):
     ]
 
 
-def test_nothing_is_read_before_it_is_asked_for(tmp_path):
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells")
+def test_shards_are_mapped_and_not_kept_open(tmp_path):
     encode(tmp_path)
-    for shard in Shards(tmp_path)._shards:
-        assert all(isinstance(array.base, np.memmap) for array in shard.values())
+    opened = len(os.listdir("/proc/self/fd"))
+    there = Shards(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    maps = Path("/proc/self/maps").read_text()
+    assert all(f"{tmp_path}/{shard:05d}.safetensors" in maps for shard in range(4))
+    assert not any(array.flags.writeable or array.flags.owndata for shard in there._shards for array in shard.values())
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(65_536, np.uint16), (65_537, np.int32)])
