@@ -5,8 +5,9 @@
 
 Weights, images and features are random, so neither data nor checkpoints are needed. On a GPU the batch is the largest
 power of two that fits, unless it is given. Memory: planned and measured bytes at the peak of a step. Time: the
-operations that `gear plan` counts, over the seconds of a step; and over what a large matrix product reaches in the same
-precision on the same device, which is the MFU that this machine's own libraries allow.
+operations that `gear plan` counts, over the seconds of a step; and the seconds they would take at the rate that a large
+matrix product reaches on the same device, those in bfloat16 and those in float32 each at their own, over the seconds
+that the step takes: the MFU that this machine's own libraries allow.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from bench.readout import resident_peak
 from bench.table import Row
 from gear import build
 from gear.config import Config, Frozen, Target, Warmup, grid
-from gear.plan import plan
+from gear.plan import Flops, plan
 from gear.recipes import RECIPES
 from gear.step import Batch
 
@@ -48,13 +49,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """peak: bytes. seconds: of a step, median. spread: (max - min) / median. gemm: operations a second of a large
-    matrix product. kernels: the longest, each with its share of the time on the device."""
+    """peak: bytes. seconds: of a step, median. spread: (max - min) / median. gemm, gemm32: operations a second of a
+    large matrix product, in bfloat16 (0 where the step has none) and in float32. kernels: the longest, each with its
+    share of the time on the device."""
 
     peak: float
     seconds: float
     spread: float
     gemm: float
+    gemm32: float
     kernels: list[tuple[str, float]]
 
 
@@ -97,16 +100,18 @@ def measure(case: Case, kernels: int = 0) -> Measured:
     times = timed(step, SLOW_START + STEPS)[SLOW_START:]
     peak = torch.cuda.max_memory_allocated() if on.type == "cuda" else (resident_peak() - before) * 1024
     spread = (max(times) - min(times)) / statistics.median(times)
-    return Measured(peak, statistics.median(times), spread, gemm(case), longest(step, kernels) if kernels else [])
+    low = gemm(on.type, torch.bfloat16) if case.precision == "bfloat16" else 0.0
+    full = gemm(on.type, torch.float32)
+    return Measured(peak, statistics.median(times), spread, low, full, longest(step, kernels) if kernels else [])
 
 
-def gemm(case: Case) -> float:
-    n, dtype = MATRIX[case.device], getattr(torch, case.precision)
-    a, b = (torch.randn(n, n, device=case.device, dtype=dtype) for _ in range(2))
+def gemm(device: str, dtype: torch.dtype) -> float:
+    n = MATRIX[device]
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:
         torch.mm(a, b)
-        if case.device == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()
 
     return 2 * n**3 / min(timed(product, 10))
@@ -161,7 +166,8 @@ def run() -> list[Row]:
 
 def report(case: Case, kernels: int) -> dict[str, Any]:
     planned, found = plan(config_of(case)), in_a_process_of_its_own(case, kernels)
-    flops = sum(count for part, count in planned.flops.items() if part != "targets")
+    flops = sum((count for part, count in planned.flops.items() if part != "targets"), Flops(0, 0))
+    at_best = flops.float32 / found.gemm32 + (flops.bfloat16 / found.gemm if flops.bfloat16 else 0.0)  # seconds
     return {
         **asdict(case),
         "torch": torch.__version__,
@@ -171,10 +177,12 @@ def report(case: Case, kernels: int) -> dict[str, Any]:
         "spread": found.spread,
         "peak_GiB": found.peak / 2**30,
         "planned_peak_GiB": planned.peak / 2**30,
-        "TFLOP": flops / 1e12,
-        "TFLOP_per_s": flops / found.seconds / 1e12,
+        "TFLOP": flops.total / 1e12,
+        "TFLOP_float32": flops.float32 / 1e12,
+        "TFLOP_per_s": flops.total / found.seconds / 1e12,
         "gemm_TFLOP_per_s": found.gemm / 1e12,
-        "mfu_of_gemm": flops / found.seconds / found.gemm,
+        "gemm32_TFLOP_per_s": found.gemm32 / 1e12,
+        "mfu_of_gemm": at_best / found.seconds,
         "kernels": found.kernels,
     }
 

@@ -48,9 +48,12 @@ class PlanFor:
     gpus: int = 8
     """How many, in data-parallel training; they share the batch."""
     tflops: float = 989.0
-    """10^12 operations a second that one GPU can do; 989 is an H100 or H200 in bfloat16, 312 an A100, 165 a 4090."""
+    """10^12 operations a second that one GPU can do in bfloat16; 989 is an H100 or H200, 312 an A100, 165 a 4090."""
+    tflops32: float = 67.0
+    """The same in float32, in which a step of bfloat16 too keeps the assignment, LPIPS and the tokens of a frozen
+    tokenizer; 67 is an H100 or H200 without TF32, 19.5 an A100, 83 a 4090."""
     mfu: float = 0.4
-    """Share of that which training reaches."""
+    """Share of either which training reaches."""
 
 
 def plan(args: Sequence[str]) -> None:
@@ -60,7 +63,7 @@ def plan(args: Sequence[str]) -> None:
     command = fields("plan", start, args, PlanFor(start.config))
     from gear import planning
 
-    planning.show(command.config, command.gpus, command.tflops, command.mfu)
+    planning.show(command.config, command.gpus, command.tflops, command.tflops32, command.mfu)
 
 
 @dataclass(frozen=True)

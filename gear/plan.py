@@ -51,11 +51,33 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Flops:
+    """Floating-point operations, a multiplication and an addition counted as two, by the precision of their operands:
+    what autocast makes bfloat16, and what is float32 without it or for all that (A, LPIPS, a frozen tokenizer)."""
+
+    bfloat16: int
+    float32: int
+
+    @property
+    def total(self) -> int:
+        return self.bfloat16 + self.float32
+
+    def __add__(self, other: "Flops") -> "Flops":
+        return Flops(self.bfloat16 + other.bfloat16, self.float32 + other.float32)
+
+    def __sub__(self, other: "Flops") -> "Flops":
+        return Flops(self.bfloat16 - other.bfloat16, self.float32 - other.float32)
+
+    def __mul__(self, times: int) -> "Flops":
+        return Flops(self.bfloat16 * times, self.float32 * times)
+
+
+@dataclass(frozen=True)
 class Plan:
     """
     rows: images a step on each GPU. tokens: hard indices a step, over all GPUs. steps: of the whole run.
     parameters: of each part.
-    flops: floating-point operations of a step over all GPUs, a multiplication and an addition counted as two, by part.
+    flops: of a step over all GPUs, by part.
     held: on each GPU, all the time.
     peak: the most bytes alive in a step, `held` included, the rest being gradients and what the backward pass needs of
         the forward pass; the allocator and the libraries take some more.
@@ -66,13 +88,20 @@ class Plan:
     tokens: int
     steps: int
     parameters: dict[str, int]
-    flops: dict[str, float]
+    flops: dict[str, Flops]
     held: Held
     peak: int
 
-    def hours(self, tflops: float, mfu: float) -> float:
-        """Of the whole run, on GPUs that can do `tflops` 10^12 operations a second and reach the share `mfu` of it."""
-        return self.steps * sum(self.flops.values()) / (tflops * 1e12 * mfu * self.world) / 3600
+    @property
+    def step(self) -> Flops:
+        """All parts together."""
+        return sum(self.flops.values(), Flops(0, 0))
+
+    def hours(self, tflops: float, tflops32: float, mfu: float) -> float:
+        """Of the whole run, on GPUs that can do `tflops` 10^12 operations a second in bfloat16 and `tflops32` in
+        float32, and reach the share `mfu` of either."""
+        seconds = (self.step.bfloat16 / tflops + self.step.float32 / tflops32) / 1e12
+        return self.steps * seconds / (mfu * self.world) / 3600
 
 
 def plan(config: Config, world: int = 1) -> Plan:
@@ -101,11 +130,11 @@ def plan(config: Config, world: int = 1) -> Plan:
         else:
             tokenizer = _tokenizer_flops(config, rows)
             flops = {"tokenizer": tokenizer, "generator": whole.flops - tokenizer}
-        with _counter() as looking:
+        with _counter() as looking, _autocast(config):
             for target in targets:
                 target.features(torch.empty(rows, 3, *_size(config), dtype=torch.uint8), side)
         if targets:
-            flops["targets"] = looking.get_total_flops()
+            flops["targets"] = looking.counted()
         parameters = whole.parameters | {target.name: _count(target) for target in targets}
         looking_on = sum(map(_bytes, targets))
     return Plan(
@@ -114,7 +143,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         tokens=config.batch * side[0] * side[1],
         steps=config.steps,
         parameters=parameters,
-        flops={part: float(world * value) for part, value in flops.items()},
+        flops={part: value * world for part, value in flops.items()},
         held=replace(whole.held, fixed=whole.held.fixed + looking_on),
         peak=whole.peak + looking_on,
     )
@@ -122,7 +151,7 @@ def plan(config: Config, world: int = 1) -> Plan:
 
 @dataclass(frozen=True)
 class _Counted:
-    flops: int
+    flops: Flops
     held: Held
     peak: int
     parameters: dict[str, int]
@@ -147,17 +176,21 @@ def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSE
     with _counter() as counter, alive, autocast:
         training.step(batch)
     parameters = {group.name: _count(group.module) for group in training.groups}
-    return _Counted(counter.get_total_flops(), _held(training, batch), alive.peak, parameters)
+    return _Counted(counter.counted(), _held(training, batch), alive.peak, parameters)
 
 
-def _tokenizer_flops(config: Config, rows: int) -> int:
+def _tokenizer_flops(config: Config, rows: int) -> Flops:
     """Of the step without its generator: a warm-up's, or, if the tokenizer is frozen, of encoding."""
     if not isinstance(config.stage, Frozen):
         return _step(replace(config, stage=Warmup()), {}, rows).flops
     net, x = build.tokenizer(config), torch.empty(rows, 3, *_size(config))
     with _counter() as counter:
         net.encode(x)
-    return counter.get_total_flops()
+    return counter.counted()
+
+
+def _autocast(config: Config) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def _contentless(target: Target) -> Target:
@@ -279,7 +312,24 @@ def _shapes_only() -> Iterator[None]:
         yield
 
 
-def _counter() -> FlopCounterMode:
+class _Counter(FlopCounterMode):
+    """torch's, which also counts apart what has operands of 32 bits or more."""
+
+    float32 = 0
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        before = self.get_total_flops()
+        out = super()._count_flops(func_packet, out, args, kwargs)
+        first = next((t for t in args if isinstance(t, Tensor) and t.is_floating_point()), None)
+        if first is not None and first.dtype.itemsize >= 4:
+            self.float32 += self.get_total_flops() - before
+        return out
+
+    def counted(self) -> Flops:
+        return Flops(self.get_total_flops() - self.float32, self.float32)
+
+
+def _counter() -> _Counter:
     """torch's, and attention on a CPU, which it leaves out."""
     aten = torch.ops.aten
 
@@ -293,4 +343,4 @@ def _counter() -> FlopCounterMode:
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    return FlopCounterMode(display=False, custom_mapping=formulas)
+    return _Counter(display=False, custom_mapping=formulas)

@@ -13,32 +13,36 @@ UNITS = (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 36
 SPARE = 0.1  # of it, for the allocator's gaps and the libraries
 
 
-def show(config: Config, gpus: int, tflops: float, mfu: float, console: Console | None = None) -> None:
+def show(config: Config, gpus: int, tflops: float, tflops32: float, mfu: float, console: Console | None = None) -> None:
     """Counts with `gpus` GPUs and prints it. Raises as `plan` does, and ValueError for an impossible speed."""
     console = console or Console()
-    if not (tflops > 0 and 0 < mfu <= 1):
-        raise ValueError(f"--tflops must be above 0 and --mfu in (0, 1]; they are {tflops} and {mfu}.")
+    if not (tflops > 0 and tflops32 > 0 and 0 < mfu <= 1):
+        came = f"{tflops}, {tflops32} and {mfu}"
+        raise ValueError(f"--tflops and --tflops32 must be above 0 and --mfu in (0, 1]; they are {came}.")
     with console.status("counting one step (some ten seconds) ..."):
         counted = plan(config, gpus)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in lines(counted, tflops, mfu):
+    for name, value in lines(counted, tflops, tflops32, mfu):
         table.add_row(name, value)
     console.print(table)
 
 
-def lines(p: Plan, tflops: float, mfu: float) -> list[tuple[str, str]]:
+def lines(p: Plan, tflops: float, tflops32: float, mfu: float) -> list[tuple[str, str]]:
     """The table, row by row."""
-    total, images, hours = sum(p.flops.values()), p.rows * p.world, p.hours(tflops, mfu)
+    step, images, hours = p.step, p.rows * p.world, p.hours(tflops, tflops32, mfu)
+    rates = {f"{tflops:g} in bfloat16": step.bfloat16, f"{tflops32:g} in float32": step.float32}
+    used = ", ".join(rate for rate, flops in rates.items() if flops)
     shared = f" ({p.rows} on each of {p.world} GPUs)" if p.world > 1 else ""
     return [
         *((f"parameters, {name}", f"{count:,}") for name, count in p.parameters.items()),
         ("a step", f"{images} images{shared}, {p.tokens:,} tokens"),
-        *((f"FLOPs a step, {name}", f"{_short(value)} ({value / total:.0%})") for name, value in p.flops.items()),
-        ("FLOPs a step", f"{_short(total)}, {_short(total / images)} an image"),
+        *((f"FLOPs a step, {name}", f"{_short(f.total)} ({f.total / step.total:.0%})") for name, f in p.flops.items()),
+        ("FLOPs a step", f"{_short(step.total)}, {_short(step.total / images)} an image"),
+        ("of them in float32", f"{_short(step.float32)} ({step.float32 / step.total:.0%})"),
         *_memory(p),
-        ("the run", f"{p.steps:,} steps, {_short(p.steps * total)} FLOPs"),
-        ("at this speed", f"{tflops:g} TFLOP/s a GPU, of which {mfu:.0%} are reached"),
-        ("it takes", _time(hours) + (f", {_time(hours * p.world, UNITS[1:])} of one GPU" if p.world > 1 else "")),
+        ("the run", f"{p.steps:,} steps, {_short(p.steps * step.total)} FLOPs"),
+        ("TFLOP/s of a GPU", f"{used}; {mfu:.0%} reached"),
+        ("it takes", _time(hours) + (f", {_time(hours * p.world, UNITS[1:], 'GPU ')}" if p.world > 1 else "")),
     ]
 
 
@@ -67,11 +71,11 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e6 else "below 0.001 GB"
 
 
-def _time(hours: float, units: Sequence[tuple[str, float]] = UNITS) -> str:
+def _time(hours: float, units: Sequence[tuple[str, float]] = UNITS, of: str = "") -> str:
     """In the largest unit that it has two of."""
     unit, size = next((u for u in units if hours >= 2 * u[1]), units[-1])
     value = hours / size
-    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{value:,.0f} {of}{unit}" if value >= 100 else f"{value:.3g} {of}{unit}"
 
 
 def _short(value: float | int) -> str:

@@ -24,7 +24,7 @@ def test_bench(arguments, monkeypatch, capsys):
     monkeypatch.setattr(tokenizer, "BACKBONE", cfg.VQGAN(channels=32, multipliers=(1, 2), latent=32))
     monkeypatch.setattr(tokenizer, "SIZE", 16)
     monkeypatch.setattr(joint, "SMALL", joint.Case("demo", 64, 2, "float32", "cpu"))
-    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda case: joint.Measured(2.0**20, 1.0, 0.0, 1.0, []))
+    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda case: joint.Measured(2.0**20, 1.0, 0.0, 0.0, 1.0, []))
     monkeypatch.setattr(decoding, "SIZE", (50, 41))
     monkeypatch.setattr(decoding, "R", 32)
     monkeypatch.setattr(decoding, "IMAGES", 2)
@@ -49,4 +49,7 @@ def test_a_step_is_measured_beside_its_plan():
     assert 0.85 < said["planned_peak_GiB"] / said["peak_GiB"] < 1.15
     assert len(said["kernels"]) == 3
     assert 0 < said["mfu_of_gemm"] < 1
+    assert said["mfu_of_gemm"] == pytest.approx(
+        said["TFLOP_per_s"] / said["gemm32_TFLOP_per_s"]
+    )  # all of it is float32
     assert said["images_per_s"] > 0

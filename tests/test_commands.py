@@ -106,13 +106,13 @@ def test_export_then_use(say: Say, trained: Path) -> None:
 def test_a_plan_without_the_data_or_the_weights(say: Say, tiny: Config, tmp_path: Path) -> None:
     config = replace(tiny, data=replace(tiny.data, path="nowhere"))
     (tmp_path / "config.json").write_text(to_json(config))
-    said = say("plan", "config.json", "--gpus", 3, "--tflops", 0.001, "--mfu", 0.5)
+    said = say("plan", "config.json", "--gpus", 3, "--tflops32", 0.001, "--mfu", 0.5)
     for line in (
         r"parameters, generator +[\d,]{5,}",
         r"3 images \(1 on each of 3 GPUs\)",
         r" 48",
         r"FLOPs a step, generator +[1-9]",
-        r"[\d.]+ (seconds|minutes), [\d.]+ (seconds|minutes) of one GPU",
+        r"[\d.]+ (seconds|minutes), [\d.]+ GPU (seconds|minutes)",
     ):
         assert re.search(line, said), said
     assert "must be a multiple of the number of GPUs, which is 2" in say("plan", "config.json", "--gpus", 2)

@@ -8,7 +8,21 @@ import pytest
 import torch
 
 from gear import build, plan, run
-from gear.config import FAMILIES, NAMED, SIZES, Config, ConfigError, Data, Frozen, Gear, Naive, Stage, Target, Warmup
+from gear.config import (
+    FAMILIES,
+    NAMED,
+    SIZES,
+    Config,
+    ConfigError,
+    Data,
+    Frozen,
+    Gear,
+    Naive,
+    Stage,
+    Target,
+    Warmup,
+    grid,
+)
 from gear.data import builtin, cifar10
 from gear.data.shards import Shape, ShardWriter
 from gear.planning import _fitting, _time, lines
@@ -34,7 +48,7 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
     alive = plan._Alive(plan._kept(training, batch))
     with plan._counter() as counter, alive:
         training.step(batch)
-    assert counted.flops.get("targets", 0) + counter.get_total_flops() == sum(counted.flops.values())
+    assert counted.flops.get("targets", plan.Flops(0, 0)) + counter.counted() == counted.step
     for group in training.groups:
         assert counted.parameters[group.name] == sum(p.numel() for p in group.module.parameters())
     encoder = 4 * 692_688 + 12 if fed.dims else 0  # EfficientNet-Lite0 up to the map, which the kept features leave out
@@ -50,14 +64,37 @@ def test_what_frozen_keeps_has_no_memory() -> None:
     assert alive.peak < 1.5 * sum(p.nbytes for p in net.parameters())
 
 
+def test_what_stays_float32_under_bfloat16(tiny: Config, trained) -> None:
+    """A frozen tokenizer, the whole of LPIPS and of the soft read-out, and not a product of the rest."""
+    low = replace(tiny, precision="bfloat16", targets=(Target("dinov3-s"),))
+    full, half = (plan.plan(started(c, Frozen(), trained)) for c in (replace(low, precision="float32"), low))
+    assert (full.step.bfloat16, full.step.total) == (0, half.step.total)
+    assert half.flops["tokenizer"].bfloat16 == 0
+    assert half.flops["generator"].float32 == half.flops["targets"].float32 == 0
+    assert half.hours(4.0, 1.0, 0.5) == pytest.approx(
+        half.steps * (half.step.bfloat16 / 4 + half.step.float32) / 0.5e12 / 3600
+    )
+
+    def warmup(perceptual: float) -> plan.Flops:
+        loss = replace(low.tokenizer.loss, perceptual=perceptual)
+        return plan.plan(replace(low, stage=Warmup(), tokenizer=replace(low.tokenizer, loss=loss))).step
+
+    lpips = warmup(1.0) - warmup(0.0)
+    assert lpips.bfloat16 == 0 < lpips.float32
+    soft = plan.plan(low).flops["generator"]
+    q, rows = low.tokenizer.quantizer, low.batch * (grid(low) ** 2 - 1)
+    # <z, c> forward, again in the backward pass, and its gradient of z; softmax(A / tau) E and its gradient
+    assert soft.float32 == 2 * rows * q.codebook_size * (3 * q.dim + 2 * low.generator.width)
+
+
 def test_more_gpus_share_the_batch(tiny: Config) -> None:
     one, three = plan.plan(tiny), plan.plan(tiny, 3)
     assert (three.rows, three.tokens, three.held.total < one.held.total) == (1, one.tokens, True)
     assert three.peak < one.peak
     assert three.parameters == one.parameters
-    assert sum(three.flops.values()) == pytest.approx(sum(one.flops.values()), rel=0.01)
-    assert three.hours(1.0, 0.5) == pytest.approx(one.hours(1.0, 0.5) / 3, rel=0.01)
-    assert one.hours(2.0, 0.25) == pytest.approx(6 * sum(one.flops.values()) / 0.5e12 / 3600)
+    assert three.step.total == pytest.approx(one.step.total, rel=0.01)
+    assert three.hours(1.0, 1.0, 0.5) == pytest.approx(one.hours(1.0, 1.0, 0.5) / 3, rel=0.01)
+    assert one.hours(9.0, 2.0, 0.25) == pytest.approx(6 * one.step.total / 0.5e12 / 3600)  # all of it is float32
     assert three.held == replace(one.held, batch=three.held.batch)
     with pytest.raises(ConfigError, match="batch = 3 must be a multiple of the number of GPUs, which is 2"):
         plan.plan(tiny, 2)
@@ -112,9 +149,9 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.parameters["generator"] == 110_888_448 + 7_344_896  # and the projector
     assert counted.parameters["dinov2-b"] == pytest.approx(86.6e6, rel=1e-3)
     matrices = 110_888_448 - 1001 * 768 - 16384 * 768  # embeddings are looked up
-    assert counted.flops["generator"] > 6 * matrices * counted.tokens
-    assert counted.flops["generator"] < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
-    shown = dict(lines(counted, 989.0, 0.4))
+    assert counted.flops["generator"].total > 6 * matrices * counted.tokens
+    assert counted.flops["generator"].total < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
+    shown = dict(lines(counted, 989.0, 67.0, 0.4))
     assert shown["parameters, tokenizer"] == "115,094,033"
     moving, held = counted.parameters["generator"], counted.held
     assert held.optimizer == 2 * 4 * moving
