@@ -51,9 +51,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B latent h w"]:
         """x: images in [-1, 1]; the latents are unbounded. Raises ValueError unless `downsample` divides H and W."""
-        if x.shape[-2] % self.downsample or x.shape[-1] % self.downsample:
-            size = f"{x.shape[-2]} x {x.shape[-1]}"
-            raise ValueError(f"The sides of an image must be multiples of {self.downsample}; crop or resize {size}.")
+        require_multiples(x, self.downsample)
         x = self.conv_in(self.fold(x))
         for level in self.conv_blocks:
             x = level(x)
@@ -98,13 +96,16 @@ class Decoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 convolution on the short cut where the width changes."""
+    """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 convolution on the short cut where the width changes.
 
-    def __init__(self, c_in: int, c_out: int, groups: int):
+    bias: of the convolutions; MAGVIT2's have none.
+    """
+
+    def __init__(self, c_in: int, c_out: int, groups: int, bias: bool = True):
         super().__init__()
-        self.norm1, self.conv1 = norm(c_in, groups), conv3x3(c_in, c_out)
-        self.norm2, self.conv2 = norm(c_out, groups), conv3x3(c_out, c_out)
-        self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.norm1, self.conv1 = norm(c_in, groups), conv3x3(c_in, c_out, bias)
+        self.norm2, self.conv2 = norm(c_out, groups), conv3x3(c_out, c_out, bias)
+        self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "B c_in h w"]) -> Float[Tensor, "B c_out h w"]:
         y = self.conv1(swish(self.norm1(x)))
@@ -182,5 +183,12 @@ def norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def conv3x3(c_in: int, c_out: int) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, 3, padding=1)
+def conv3x3(c_in: int, c_out: int, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=bias)
+
+
+def require_multiples(x: Float[Tensor, "B 3 H W"], downsample: int) -> None:
+    """Raises ValueError unless `downsample` divides H and W."""
+    if x.shape[-2] % downsample or x.shape[-1] % downsample:
+        size = f"{x.shape[-2]} x {x.shape[-1]}"
+        raise ValueError(f"The sides of an image must be multiples of {downsample}; crop or resize {size}.")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gear.tokenizer.backbone import conv3x3, norm
+from gear.tokenizer.backbone import Residual, conv3x3, norm, require_multiples, swish
 
 
 class MAGVIT2Encoder(nn.Module):
@@ -31,7 +31,7 @@ class MAGVIT2Encoder(nn.Module):
         widths = [channels * m for m in multipliers]
         lowest = len(widths) - 1
         self.downsample = 2**lowest
-        self.conv_in = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.conv_in = conv3x3(3, channels, bias=False)
         self.down = nn.ModuleList(
             (Level if i == lowest else DownLevel)(c_in, c_out, blocks, groups)
             for i, (c_in, c_out) in enumerate(pairwise([channels, *widths]))
@@ -42,13 +42,11 @@ class MAGVIT2Encoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B latent h w"]:
         """x: images in [-1, 1]; the latents are unbounded. Raises ValueError unless `downsample` divides H and W."""
-        if x.shape[-2] % self.downsample or x.shape[-1] % self.downsample:
-            size = f"{x.shape[-2]} x {x.shape[-1]}"
-            raise ValueError(f"The sides of an image must be multiples of {self.downsample}; crop or resize {size}.")
+        require_multiples(x, self.downsample)
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid_block(x))))
+        return self.conv_out(swish(self.norm_out(self.mid_block(x))))
 
 
 class MAGVIT2Decoder(nn.Module):
@@ -81,7 +79,7 @@ class MAGVIT2Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for adapt, level in zip(reversed(self.adaptive), reversed(self.up), strict=True):
             x = level(adapt(x, z))
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(swish(self.norm_out(x)))
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -96,21 +94,6 @@ class AdaptiveGroupNorm(nn.Module):
         variance, mean = torch.var_mean(z, dim=(2, 3), correction=1)  # unbiased, as in the released code
         scale, bias = self.gamma((variance + 1e-6).sqrt()), self.beta(mean)
         return F.group_norm(x, self.groups, eps=1e-6) * scale[..., None, None] + bias[..., None, None]
-
-
-class Residual(nn.Module):
-    """x + conv(swish(norm(conv(swish(norm(x)))))), no convolution with a bias; a 1x1 one where the width changes."""
-
-    def __init__(self, c_in: int, c_out: int, groups: int):
-        super().__init__()
-        self.norm1, self.conv1 = norm(c_in, groups), nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
-        self.norm2, self.conv2 = norm(c_out, groups), nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1, bias=False)
-
-    def forward(self, x: Float[Tensor, "B c_in h w"]) -> Float[Tensor, "B c_out h w"]:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return self.nin_shortcut(x) + y
 
 
 class Level(nn.Module):
@@ -158,4 +141,4 @@ def depth_to_space(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C//4 2*h 2*w
 
 
 def residuals(c_in: int, c_out: int, blocks: int, groups: int) -> nn.Sequential:
-    return nn.Sequential(*(Residual(a, b, groups) for a, b in pairwise([c_in] + [c_out] * blocks)))
+    return nn.Sequential(*(Residual(a, b, groups, bias=False) for a, b in pairwise([c_in] + [c_out] * blocks)))
