@@ -3,6 +3,7 @@
 Training on a frozen tokenizer otherwise runs it, and the targets, again in every epoch: 300 times for Table 1's rows.
 """
 
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from gear.data.streaming import in_order
 from gear.progress import bars
 from gear.run import Prepared
 from gear.train.batches import in_passes, to_float
+from gear.train.loop import Interrupted
 
 AT_ONCE = 32  # images in one pass of the tokenizer
 
@@ -32,7 +34,7 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
     """Stores the tokens of every view and flip of the training images of `config` in the folder `out`, or goes on.
 
     features: what its targets see, too. Raises ValueError and OSError before the long work: without a tokenizer, with
-    crops that are not fixed, for a folder that holds other codes.
+    crops that are not fixed, for a folder that holds other codes. Ctrl-C raises `Interrupted`; whole shards are kept.
     """
     config = run.in_full(check(replace(config, stage=Frozen(lam=1.0 if features else 0.0))))  # 0: no targets
     size, on = cropping(config), build.device(config)
@@ -49,8 +51,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
     with bars(console or Console()) as progress:
         total, left = len(p.train), sum(map(len, missing))
         bar = progress.add_task(f"encoding into {out}", total=total, completed=total - left, note="")
-        for part in missing:
-            for index, pixels, labels in _blocks(p, config, part):
+        try:
+            for index, pixels, labels in itertools.chain.from_iterable(_blocks(p, config, part) for part in missing):
                 shown = pixels[:, :, None] if flips == 1 else torch.stack([pixels, pixels.flip(-1)], 2)
                 flat = shown.flatten(0, 2).to(on)
                 q = torch.cat([net.encode(to_float(x)) for x in flat.split(AT_ONCE)])
@@ -58,6 +60,10 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
                 lead = shown.shape[:3]
                 writer.add(index, q.unflatten(0, lead), labels, {n: f.unflatten(0, lead) for n, f in seen.items()})
                 progress.advance(bar, len(index))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped with {writer.stored} of {total} images in {out}; the same command goes on from there"
+            ) from None
 
 
 def following(args: Sequence[str], config: Config, out: Path, folder: Path) -> str:

@@ -1,6 +1,8 @@
 """Stored codes: the losses of the live path, without its tokenizer; and refused where they are of something else."""
 
+import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,14 @@ import torch
 from PIL import Image
 
 from gear import build, run
+from gear.cli import main
 from gear.config import Config, ConfigError, Frozen, Target
+from gear.config_json import to_json
+from gear.data import shards
 from gear.data.shards import INDEX
 from gear.encode import encode
 from gear.step import Batch, Encoded
+from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import log
 from gear.train.batches import to_uint8
 
@@ -170,6 +176,32 @@ def test_codes_of_another_tokenizer_or_target_are_refused(tiny, trained, tmp_pat
         run.supply(moved, None, CPU)
     with pytest.raises(ConfigError, match=r"holds features of .*'layer': None.*'layer': 3"):
         run.supply(replace(stored, targets=(Target("efficientnet_lite0", layer=3),)), None, CPU)
+
+
+def test_stopped_it_says_how_to_go_on_and_does(tiny, trained, photos, tmp_path, monkeypatch, capsys):
+    """Ctrl-C after some images: whole shards stay, and the same command makes what an undisturbed one makes."""
+    monkeypatch.setattr(shards, "SQUARES", 8)  # 4 of 21 images
+    monkeypatch.setattr("gear.encode.AT_ONCE", 5)
+    (tmp_path / "live.json").write_text(to_json(frozen(tiny, trained, path=str(photos), holdout=0.0)))
+    command = ["encode", str(tmp_path / "live.json"), "--out", str(tmp_path / "codes")]
+    plain, blocks = Tokenizer.encode, itertools.count(1)
+
+    def stopped(self, x):
+        if next(blocks) == 4:
+            raise KeyboardInterrupt
+        return plain(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "encode", stopped)
+        with pytest.raises(SystemExit) as end:
+            main(command)
+    assert end.value.code == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"gear: stopped with 4 of 20 images in .*codes; the same command goes on from there\.", said)
+    main(command)
+    main([*command[:-1], str(tmp_path / "undisturbed")])
+    one, other = (sorted((tmp_path / name).iterdir()) for name in ("codes", "undisturbed"))
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
 
 
 def test_fresh_crops_cannot_be_stored(tiny, trained, photos, tmp_path):

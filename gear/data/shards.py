@@ -26,7 +26,8 @@ from gear.store.saving import save_safetensors
 from gear.store.whole import replacing
 
 INDEX, FORMAT = "index.json", 1
-SHARD = 1 << 28  # bytes of a shard, about
+SHARD = 1 << 28  # bytes of a shard, at most, unless one image has more
+SQUARES = 1 << 15  # views and flips in a shard, at most: a minute or so of a GPU, which is lost when it is stopped
 DTYPES = {"U16": np.uint16, "I32": np.int32, "I64": np.int64, "F16": np.float16}  # by their names in the files
 
 
@@ -73,7 +74,8 @@ class ShardWriter:
 
     def __init__(self, folder: Path, about: Mapping[str, Any], shape: Shape):
         one = sum(math.prod(size) * np.dtype(dtype).itemsize for size, dtype in shape.arrays(1).values())
-        self.folder, self.index = folder, Index(json.loads(json.dumps(about)), shape, max(1, SHARD // one), {})
+        per_shard = max(1, min(SHARD // one, SQUARES // (shape.views * shape.flips)))
+        self.folder, self.index = folder, Index(json.loads(json.dumps(about)), shape, per_shard, {})
         if (folder / INDEX).exists():
             found = _read(folder)
             if different := sorted(_differences(asdict(self.index), asdict(found), ("about", "shape"))):
@@ -91,11 +93,17 @@ class ShardWriter:
         for shard in range(self.index.count):
             if self.index.shards.get(shard) == _state(_file(self.folder, shard)):
                 continue
+            self.index.shards.pop(shard, None)
             images = self.index.images(shard)
             if parts and parts[-1].stop == images.start:
                 images = range(parts.pop().start, images.stop)
             parts.append(images)
         return parts
+
+    @property
+    def stored(self) -> int:
+        """How many images are, in whole shards that were found or written."""
+        return sum(len(self.index.images(shard)) for shard in self.index.shards)
 
     def add(
         self,

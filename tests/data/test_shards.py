@@ -147,6 +147,23 @@ def test_a_folder_goes_on_with_its_own_size_of_shards(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
+def test_a_shard_is_a_minute_of_work(tmp_path, monkeypatch):
+    """Small tokens of many images are not many images to lose."""
+    monkeypatch.setattr(shards, "SHARD", 1 << 28)
+    assert ShardWriter(tmp_path, {}, replace(SHAPE, images=1_281_167, views=10)).index.per_shard == (1 << 15) // 20
+    assert ShardWriter(tmp_path, {}, replace(SHAPE, images=10, views=1 << 20)).index.per_shard == 1
+
+
+def test_what_is_stored_is_counted(tmp_path):
+    encode(tmp_path)
+    cut(tmp_path / "00001.safetensors")
+    writer = ShardWriter(tmp_path, ABOUT, SHAPE)
+    assert writer.missing() == [range(3, 6)]
+    assert writer.stored == 7
+    add(writer, 3, 6)
+    assert writer.stored == 10
+
+
 def test_what_cannot_be_stored(tmp_path):
     writer = ShardWriter(tmp_path, ABOUT, SHAPE)
     with pytest.raises(ValueError, match=r"codes must lie in \[0, 64\)"):
