@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, generator, joint, readout, tokenizer
+from bench import decoding, generator, joint, readout, stored, tokenizer
 from gear import config as cfg
 
 
@@ -28,12 +28,15 @@ def test_bench(arguments, monkeypatch, capsys):
     monkeypatch.setattr(decoding, "SIZE", (50, 41))
     monkeypatch.setattr(decoding, "R", 32)
     monkeypatch.setattr(decoding, "IMAGES", 2)
+    for name in ("IMAGES", "TOKENS", "CHANNELS", "BATCH"):
+        monkeypatch.setattr(stored, name, 3)
+    monkeypatch.setattr(stored, "STEP", 0.0)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", *arguments])
     bench.main()
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms"]
+        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms", "ms"]
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said

@@ -133,7 +133,7 @@ class Stored:
     ):
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
-        self.ahead = OneAhead(self._read)
+        self.ahead = OneAhead(self.read)
 
     def __call__(self, step: int) -> Encoded:
         stored = self.ahead(step)
@@ -143,8 +143,8 @@ class Stored:
     def _moved(self, t: Tensor) -> Tensor:
         return t.to(self.device, non_blocking=True)
 
-    def _read(self, step: int) -> Encoded:
-        """As it is stored, in memory that the device reads."""
+    def read(self, step: int) -> Encoded:
+        """What is stored of that step, in memory that the device reads."""
         shape, broken, pin = self.shards.shape, self.shards.broken, self.device.type == "cuda"
         d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=self.flip, broken=broken)
         return Encoded(
