@@ -169,11 +169,8 @@ def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSE
     batch = _batch(config, rows, dims)
     for group in training.groups:
         _make_moments(group)
-    alive, autocast = (
-        _Alive(_kept(training, batch)),
-        torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"),
-    )
-    with _counter() as counter, alive, autocast:
+    alive = _Alive(_kept(training, batch))
+    with _counter() as counter, alive, _autocast(config):
         training.step(batch)
     parameters = {group.name: _count(group.module) for group in training.groups}
     return _Counted(counter.counted(), _held(training, batch), alive.peak, parameters)
