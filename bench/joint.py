@@ -27,7 +27,8 @@ from bench.readout import resident_peak
 from bench.table import Row
 from gear import build
 from gear.config import Config, Frozen, Target, Warmup, grid
-from gear.plan import Flops, plan
+from gear.counting import Flops
+from gear.plan import plan
 from gear.recipes import RECIPES
 from gear.step import Batch
 

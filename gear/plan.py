@@ -5,26 +5,19 @@ floating-point operations and a count of the bytes that are alive. So there is n
 code. Matrix products, convolutions and attention are counted; of a step on a GPU they are nearly all.
 """
 
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from gear import assignment, build
+from gear import build
 from gear.codes import features_stored
 from gear.config import Config, ConfigError, Frozen, Warmup, grid
 from gear.config_check import check
+from gear.counting import Alive, Flops, counter, shapes_only
 from gear.data.shards import INDEX, Shards
 from gear.step import Batch, Encoded
 from gear.targets import Target
@@ -48,28 +41,6 @@ class Held:
     @property
     def total(self) -> int:
         return self.moving + self.fixed + self.averages + self.optimizer + self.batch
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations, a multiplication and an addition counted as two, by the precision of their operands:
-    what autocast makes bfloat16, and what is float32 without it or for all that (A, LPIPS, a frozen tokenizer)."""
-
-    bfloat16: int
-    float32: int
-
-    @property
-    def total(self) -> int:
-        return self.bfloat16 + self.float32
-
-    def __add__(self, other: "Flops") -> "Flops":
-        return Flops(self.bfloat16 + other.bfloat16, self.float32 + other.float32)
-
-    def __sub__(self, other: "Flops") -> "Flops":
-        return Flops(self.bfloat16 - other.bfloat16, self.float32 - other.float32)
-
-    def __mul__(self, times: int) -> "Flops":
-        return Flops(self.bfloat16 * times, self.float32 * times)
 
 
 @dataclass(frozen=True)
@@ -120,7 +91,7 @@ def plan(config: Config, world: int = 1) -> Plan:
     classes = KNOWN.get(config.data.path, CLASSES) if codes is None else len(codes.about["classes"])
     if config.data.codes is not None and (codes is None or features_stored(config, codes)):
         made = ()
-    with _shapes_only():
+    with shapes_only():
         targets = [_contentless(target) for target in made]
         whole = _step(config, dims, rows, classes)
         if isinstance(config.stage, Warmup):
@@ -130,7 +101,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         else:
             tokenizer = _tokenizer_flops(config, rows)
             flops = {"tokenizer": tokenizer, "generator": whole.flops - tokenizer}
-        with _counter() as looking, _autocast(config):
+        with counter() as looking, _autocast(config):
             for target in targets:
                 target.features(torch.empty(rows, 3, *_size(config), dtype=torch.uint8), side)
         if targets:
@@ -169,11 +140,11 @@ def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSE
     batch = _batch(config, rows, dims)
     for group in training.groups:
         _make_moments(group)
-    alive = _Alive(_kept(training, batch))
-    with _counter() as counter, alive, _autocast(config):
+    alive = Alive(_kept(training, batch))
+    with counter() as operations, alive, _autocast(config):
         training.step(batch)
     parameters = {group.name: _count(group.module) for group in training.groups}
-    return _Counted(counter.counted(), _held(training, batch), alive.peak, parameters)
+    return _Counted(operations.counted(), _held(training, batch), alive.peak, parameters)
 
 
 def _tokenizer_flops(config: Config, rows: int) -> Flops:
@@ -181,9 +152,9 @@ def _tokenizer_flops(config: Config, rows: int) -> Flops:
     if not isinstance(config.stage, Frozen):
         return _step(replace(config, stage=Warmup()), {}, rows).flops
     net, x = build.tokenizer(config), torch.empty(rows, 3, *_size(config))
-    with _counter() as counter:
+    with counter() as operations:
         net.encode(x)
-    return counter.counted()
+    return operations.counted()
 
 
 def _autocast(config: Config) -> torch.autocast:
@@ -257,87 +228,3 @@ def _bytes(of: Any) -> int:
 
 def _count(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-class _Alive(TorchDispatchMode):
-    """The bytes of all storages that exist while it is on: `at_first`, now, and at the `peak`."""
-
-    def __init__(self, there: Iterable[Tensor]):
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        for tensor in there:
-            self._see(tensor)
-        self.at_first = self.now
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._see(leaf)
-        return out
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage not in self.known and tensor.device.type != "meta":  # `frozen` keeps structures without memory
-            self.known.add(storage)
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, storage.nbytes())
-
-    def _gone(self, size: int) -> None:
-        self.now -= size
-
-
-class _Shapes(FakeTensorMode):
-    """FakeTensorMode whose tensors can be in a module that is deep-copied, as the average of a model is."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shapes":
-        return self
-
-
-@contextmanager
-def _shapes_only() -> Iterator[None]:
-    """Tensors without contents. `Module.to`, which such tensors do not survive, does nothing: all is on one device.
-
-    The read-outs go over more rows at once, for 60 MiB more, because every block of rows has to be traced.
-    """
-    stay: Callable[..., nn.Module] = lambda module, *_, **__: module  # noqa: E731
-    larger = patch.object(assignment, "BLOCK", 16 * assignment.BLOCK)
-    with _Shapes(), patch.object(nn.Module, "to", stay), larger, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of data_ptr(), which modules ask for when they are copied
-        yield
-
-
-class _Counter(FlopCounterMode):
-    """torch's, which also counts apart what has operands of 32 bits or more."""
-
-    float32 = 0
-
-    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
-        before = self.get_total_flops()
-        out = super()._count_flops(func_packet, out, args, kwargs)
-        first = next((t for t in args if isinstance(t, Tensor) and t.is_floating_point()), None)
-        if first is not None and first.dtype.itemsize >= 4:
-            self.float32 += self.get_total_flops() - before
-        return out
-
-    def counted(self) -> Flops:
-        return Flops(self.get_total_flops() - self.float32, self.float32)
-
-
-def _counter() -> _Counter:
-    """torch's, and attention on a CPU, which it leaves out."""
-    aten = torch.ops.aten
-
-    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(q, k, v)
-
-    def backward(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_backward_flop_count(grad, q, k, v)
-
-    formulas = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
-    return _Counter(display=False, custom_mapping=formulas)

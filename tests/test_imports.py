@@ -40,6 +40,7 @@ TOP = {
     "demo",
     "choosing",
     "codes",
+    "counting",
     "doctor",
     "encode",
     "exporting",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gear import build, plan, run
+from gear import build, counting, plan, run
 from gear.config import (
     FAMILIES,
     NAMED,
@@ -45,8 +45,8 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
     training = build.training(config, 2, fed.dims, CPU)
     training.step(fed.batches(0))
     batch = fed.batches(1)
-    alive = plan._Alive(plan._kept(training, batch))
-    with plan._counter() as counter, alive:
+    alive = counting.Alive(plan._kept(training, batch))
+    with counting.counter() as counter, alive:
         training.step(batch)
     assert counted.flops.get("targets", plan.Flops(0, 0)) + counter.counted() == counted.step
     for group in training.groups:
@@ -58,7 +58,7 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
 
 def test_what_frozen_keeps_has_no_memory() -> None:
     """The soft branch runs a copy of the generator's structure; counted as bytes it would be a second generator."""
-    net, alive = torch.nn.Linear(64, 64), plan._Alive([])
+    net, alive = torch.nn.Linear(64, 64), counting.Alive([])
     with alive:
         frozen(net)(torch.ones(1, 64))
     assert alive.peak < 1.5 * sum(p.nbytes for p in net.parameters())
