@@ -26,10 +26,15 @@ class Row:
 
 
 def show(rows: Sequence[Row], title: str) -> None:
-    table = Table(title=title)
-    for column in ("path", "unit", "ours", "plain", "ratio", "target", "spread", "bound by"):
-        table.add_column(column, no_wrap=True)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in ("path", "unit", "ours", "plain", "ratio", "target", "spread"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("path", "unit") else "right")
+    table.add_column("bound by")  # gives way in 80 columns
     for r in rows:
-        numbers = (f"{r.ours:.3g}", f"{r.plain:.3g}", f"{r.ratio:.2f}", f"<= {r.target}", f"{r.spread:.0%}")
+        numbers = (_short(r.ours), _short(r.plain), f"{r.ratio:.2f}", f"<= {r.target}", f"{r.spread:.0%}")
         table.add_row(r.path, r.unit, *numbers, r.bound)
     Console().print(table)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
