@@ -9,10 +9,10 @@ LlamaGen-B on a frozen VQ-16 with DINOv2-B live (352 GFLOP an image), 560 for L,
 stored codes.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, PILToTensor, Resize
 from torchvision.transforms.functional import crop, pil_to_tensor, resize
 
-from bench.table import Row
+from bench.table import Row, alternating
 from gear.data.ahead import Decoder, Request
 from gear.data.folder import Listing, scan
 
@@ -86,12 +86,11 @@ def run() -> list[Row]:
 def compared(path: str, ours: Callable[[], Tensor], plain: Callable[[], Tensor], target: float) -> Row:
     """Milliseconds of one core an image, both sides alternating."""
     assert torch.equal(ours(), plain())  # a fast wrong answer is worth nothing
-    times: dict[Callable[[], Tensor], list[float]] = {ours: [], plain: []}
-    for _ in range(ROUNDS):
-        for side, seconds in times.items():
-            start = time.process_time()
-            side()
-            seconds.append((time.process_time() - start) * 1e3 / IMAGES)
-    t = {side: statistics.median(seconds) for side, seconds in times.items()}
-    spread = max((max(seconds) - min(seconds)) / statistics.median(seconds) for seconds in times.values())
-    return Row(path, "ms", t[ours], t[plain], target, spread, f"Pillow, {1e3 / t[ours]:.0f}/s a core")
+
+    def milliseconds(side: Callable[[], Tensor]) -> float:
+        start = time.process_time()
+        side()
+        return (time.process_time() - start) * 1e3 / IMAGES
+
+    t, spread = alternating({"ours": partial(milliseconds, ours), "plain": partial(milliseconds, plain)}, ROUNDS)
+    return Row(path, "ms", t["ours"], t["plain"], target, spread, f"Pillow, {1e3 / t['ours']:.0f}/s a core")

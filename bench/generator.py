@@ -8,19 +8,19 @@ weights and gradients. What bounds it: 2 multiply-adds a weight and token, thric
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.readout import resident_peak
-from bench.table import Row
+from bench.readout import growth
+from bench.table import Row, alternating
 from gear.config import SIZES
 from gear.generator import Generator
 from gear.generator.layers import rotary_angles
@@ -116,14 +116,7 @@ def measure_peak(side: str, device: str) -> float:
         weight.grad = torch.zeros_like(weight)
     few = Inputs(i.generator, i.weights, i.turns[:2], i.q[:, :2], i.c)
     forward_backward(side, few)  # the libraries' own first allocations are nobody's
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        forward_backward(side, i)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resident_peak()
-    forward_backward(side, i)
-    return (resident_peak() - before) / 2**10
+    return growth(partial(forward_backward, side, i), device)
 
 
 def run(device: str) -> list[Row]:
@@ -134,12 +127,7 @@ def run(device: str) -> list[Row]:
     for path, work in (("generator", forward), ("generator, grad", forward_backward)):
         for side in SIDES:
             work(side, i)
-        times: dict[str, list[float]] = {side: [] for side in SIDES}
-        for _ in range(ROUNDS):
-            for side in SIDES:
-                times[side].append(seconds(work, side, i))
-        t = {side: statistics.median(v) for side, v in times.items()}
-        spread = max((max(v) - min(v)) / statistics.median(v) for v in times.values())
+        t, spread = alternating({side: partial(seconds, work, side, i) for side in SIDES}, ROUNDS)
         rows.append(Row(path, "s", t["ours"], t["plain"], 1.05, spread, "arithmetic"))
     m = {side: peak(side, device) for side in SIDES}
     return [*rows, Row("generator, grad", "MiB", m["ours"], m["plain"], 1.05, 0.0, "layers N D")]

@@ -7,19 +7,19 @@ Time: both sides in one process, alternating. Peak memory: the growth of the res
 on the CPU, or the allocator's peak on CUDA. What bounds it: 2 N K D multiply-adds each way, and N K exponentials.
 """
 
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.table import Row
+from bench.table import Row, alternating
 from gear.assignment import Assignment
 from gear.losses import entropy
 
@@ -79,13 +79,18 @@ def peak(side: str, device: str) -> float:
 def measure_peak(side: str, device: str) -> float:
     i = inputs(device)
     (i.z[:64] @ i.c.T).sum().backward()  # the libraries' own first allocations are nobody's
+    return growth(partial(seconds, side, i), device)
+
+
+def growth(work: Callable[[], object], device: str) -> float:
+    """MiB that the peak of `work` is above what was held before it."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        seconds(side, i)
+        work()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = resident_peak()
-    seconds(side, i)
+    work()
     return (resident_peak() - before) / 2**10
 
 
@@ -105,13 +110,8 @@ def run(device: str) -> list[Row]:
         gradients[side] = (i.z.grad.clone(), i.c.grad.clone())
     for a, b in zip(gradients["ours"], gradients["dense"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
-    for _ in range(ROUNDS):
-        for side in SIDES:
-            times[side].append(seconds(side, i))
-    t = {side: statistics.median(v) for side, v in times.items()}
+    t, spread = alternating({side: partial(seconds, side, i) for side in SIDES}, ROUNDS)
     m = {side: peak(side, device) for side in SIDES}
-    spread = max((max(v) - min(v)) / statistics.median(v) for v in times.values())
     return [
         Row("read-outs", "s", t["ours"], t["dense"], 1.3, spread, "arithmetic"),
         Row("read-outs", "MiB", m["ours"], m["dense"], 0.25, 0.0, "N (d + D)"),

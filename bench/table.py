@@ -1,6 +1,7 @@
 """What every benchmark returns, and how it is shown."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -23,6 +24,16 @@ class Row:
     @property
     def ratio(self) -> float:
         return self.ours / self.plain
+
+
+def alternating(sides: Mapping[str, Callable[[], float]], rounds: int) -> tuple[dict[str, float], float]:
+    """The median of what each side returns, the sides taking turns, and the larger of their spreads."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, measure in sides.items():
+            found[name].append(measure())
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    return medians, max((max(values) - min(values)) / medians[name] for name, values in found.items())
 
 
 def show(rows: Sequence[Row], title: str) -> None:

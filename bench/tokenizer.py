@@ -9,17 +9,17 @@ gradients. Most of the rest is page faults, as glibc asks the kernel anew for ev
 """
 
 import re
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.table import Row
+from bench.table import Row, alternating
 from gear import config as cfg
 from gear.tokenizer.tokenizer import Tokenizer
 
@@ -127,14 +127,13 @@ def compared(path: str, i: Inputs, ours: Side, plain: Side) -> Row:
     """Seconds, both sides alternating."""
     for a, b in zip(ours(i), plain(i), strict=True):  # a fast wrong answer is worth nothing
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * b.abs().max().item() if b.is_floating_point() else 0)
-    times: dict[Side, list[float]] = {ours: [], plain: []}
-    for _ in range(ROUNDS):
-        for side, seconds in times.items():
-            i.tokenizer.zero_grad()
-            i.twin.zero_grad()
-            start = time.perf_counter()
-            side(i)
-            seconds.append(time.perf_counter() - start)
-    t = {side: statistics.median(seconds) for side, seconds in times.items()}
-    spread = max((max(seconds) - min(seconds)) / statistics.median(seconds) for seconds in times.values())
-    return Row(path, "s", t[ours], t[plain], 1.0, spread, "convolutions")
+
+    def seconds(side: Side) -> float:
+        i.tokenizer.zero_grad()
+        i.twin.zero_grad()
+        start = time.perf_counter()
+        side(i)
+        return time.perf_counter() - start
+
+    t, spread = alternating({"ours": partial(seconds, ours), "plain": partial(seconds, plain)}, ROUNDS)
+    return Row(path, "s", t["ours"], t["plain"], 1.0, spread, "convolutions")

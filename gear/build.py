@@ -78,8 +78,7 @@ def require(config: Config) -> None:
 
 def weights_used(config: Config) -> dict[str, str]:
     """The sha256 of every file of weights that the run starts from or is aligned to, by what asks for it."""
-    chosen = config.targets if aligned(config) else ()
-    used = {c.name: Path(c.weights or weights.path(c.name)) for c in chosen}
+    used = {c.name: _encoder_file(c) for c in chosen_targets(config)}
     for name, source in (("tokenizer.init", config.tokenizer.init), ("generator.init", config.generator.init)):
         if source is not None:
             used[name] = sources.file_of(source)
@@ -94,9 +93,18 @@ def aligned(config: Config) -> bool:
     return not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
 
 
+def chosen_targets(config: Config) -> tuple[cfg.Target, ...]:
+    """What this stage aligns to, or nothing."""
+    return config.targets if aligned(config) else ()
+
+
+def _encoder_file(chosen: cfg.Target) -> Path:
+    return Path(chosen.weights) if chosen.weights else weights.path(chosen.name)
+
+
 def possible_targets(config: Config) -> tuple[cfg.Target, ...]:
-    """What this stage aligns to, or nothing. Raises ValueError for a grid or a layer that an encoder does not have."""
-    chosen = config.targets if aligned(config) else ()
+    """`chosen_targets`. Raises ValueError for a grid or a layer that an encoder does not have."""
+    chosen = chosen_targets(config)
     for one in chosen:
         check_grid(one.name, config.data.resolution, grid(config))
         check_layer(one.name, one.layer)
@@ -105,8 +113,8 @@ def possible_targets(config: Config) -> tuple[cfg.Target, ...]:
 
 def targets(config: Config, pixels: Callable[[], UInt8[Tensor, "M 3 H W"]], on: torch.device) -> tuple[Target, ...]:
     """The encoders this stage aligns to; `pixels` as for `target`, called when all files are read and found right."""
-    chosen = config.targets if aligned(config) else ()
-    files = [Path(c.weights) if c.weights else weights.path(c.name) for c in chosen]
+    chosen = chosen_targets(config)
+    files = [_encoder_file(c) for c in chosen]
     nets = [ENCODERS[c.name].load(file, c.layer).to(on) for c, file in zip(chosen, files, strict=True)]
     return tuple(target(net, c, config, pixels, on) for net, c in zip(nets, chosen, strict=True))
 

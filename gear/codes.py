@@ -22,7 +22,7 @@ def cropping(config: Config) -> Cropping:
 
 def about(config: Config, train: Images | Listing) -> dict[str, Any]:
     """What the codes of `train` depend on, for their index."""
-    targets = {t.name: asdict(t) for t in config.targets} if build.aligned(config) else {}
+    targets = {t.name: asdict(t) for t in build.chosen_targets(config)}
     seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
     return {**_settings(config), "files": _digest(train), "classes": list(train.classes), **seen}
 
@@ -35,7 +35,7 @@ def opened(config: Config) -> Shards:
     if config.data.flip and shards.shape.flips == 1:
         raise ConfigError(f"{config.data.codes} holds no flipped images: set data.flip to False, or encode again.")
     stored = shards.about["targets"]
-    for target in config.targets if build.aligned(config) else ():
+    for target in build.chosen_targets(config):
         if target.name in stored and stored[target.name] != asdict(target):
             raise ConfigError(
                 f"{config.data.codes} holds features of {stored[target.name]}, and this run has {asdict(target)}: "
@@ -53,7 +53,7 @@ def opened(config: Config) -> Shards:
 
 def features_stored(config: Config, shards: Shards) -> bool:
     """Whether no image is needed any more."""
-    return not build.aligned(config) or all(t.name in shards.shape.features for t in config.targets)
+    return all(t.name in shards.shape.features for t in build.chosen_targets(config))
 
 
 def require_same_files(config: Config, shards: Shards, train: Images | Listing) -> None:

@@ -100,7 +100,7 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
         p = prepared or prepare(config, on)
         codes.require_same_files(config, shards, p.train)
         return _from_images(config, p, Stored(shards, c.batch, c.seed, c.data.flip, (), _live(config, p, on), on))
-    dims = {t.name: shards.shape.features[t.name] for t in config.targets if build.aligned(config)}
+    dims = {t.name: shards.shape.features[t.name] for t in build.chosen_targets(config)}
     record = {"classes": shards.about["classes"], "train": len(shards) - len(shards.broken)}
     batches = Stored(shards, c.batch, c.seed, c.data.flip, dims, None, on)
     return Supply(tuple(shards.about["classes"]), dims, batches, "", record)
@@ -130,9 +130,7 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     config = in_full(check(config))
     claim(config, run)
     on = build.device(config)
-    started = (
-        run / state.NAME
-    ).exists()  # then it holds the weights too, and what it began with need not be there still
+    started = (run / state.NAME).exists()  # with all weights: what it began with need not be there still
     build_from = _without_init(config) if started else config
     build.require(build_from)
     fed = supply(config, prepared, on)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gear import fetch, weights
-from gear.config import FAMILIES, Config, Generator
+from gear.config import FAMILIES, Config
 from gear.data.classes import imagenet
 from gear.generator import Generator as GeneratorNet
 from gear.generator import released as released_generators
@@ -80,12 +80,9 @@ def _released(path: Path) -> Checkpoint:
         if other is not None:
             raise CheckpointError(f"{other} Nor is it a generator: {error}") from None
         return Checkpoint(path, 0, config, (), tensors)
-    generator = Generator(net.layers, net.heads, net.width, class_rotary="zero", classes=net.classes)
-    if net.projector is not None:
-        generator = replace(generator, projector=net.projector)
     classes = tuple(imagenet() if net.classes == IMAGENET else map(str, range(net.classes)))
     return Checkpoint(
-        path, 0, replace(config, generator=generator), classes, tensors | _under("generator", net.tensors)
+        path, 0, replace(config, generator=net.architecture), classes, tensors | _under("generator", net.tensors)
     )
 
 

@@ -6,7 +6,7 @@ B images, M tokens given, N = M + 1 rows, D width, K codebook size, hw tokens an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,8 @@ class Generator(
         from gear.generator.released import read  # late: it is rarely needed
 
         found = read(Path(path), averaged=averaged)
-        sizes = cfg.Generator(found.layers, found.heads, found.width, class_rotary="zero", classes=found.classes)
         generator = cls(
-            sizes if found.projector is None else replace(sizes, projector=found.projector),
+            found.architecture,
             codebook_size=found.codebook_size,
             classes=found.classes,
             grid=grid,

@@ -8,14 +8,14 @@ the tensors as `gear.generator.Generator` does, and both rotate the class token 
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from gear.config import SIZES
+from gear.config import SIZES, Generator
 from gear.generator.layers import hidden_width
 from gear.store import torch_file
 from gear.store.foreign import UnreadableFile
@@ -59,6 +59,12 @@ class ReleasedGenerator:
     averaged: bool  # `tensors` are the moving average; projectors never are
     tensors: dict[str, Tensor]  # on the CPU, in the file's dtype
     layout: Layout
+
+    @property
+    def architecture(self) -> Generator:
+        """Its configuration, with the rotation of the class token that public code has."""
+        sizes = Generator(self.layers, self.heads, self.width, class_rotary="zero", classes=self.classes)
+        return sizes if self.projector is None else replace(sizes, projector=self.projector)
 
 
 def read(
