@@ -239,6 +239,37 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """How a step is computed, on however many devices; its numbers are the same up to rounding."""
+
+    accumulate: int = 1  # parts of a device's share of the batch, one after the other; batch statistics are of a part
+    shard: bool = False  # generator, its average and optimiser spread over the devices (FSDP2), for XL and above
+    recompute: bool = False  # keep only the input of each block, compute the rest again in the backward pass
+    compile: bool = False  # torch.compile the blocks of all networks
+    tf32: bool = True  # on a GPU: float32 products on tensor cores, as in the release; never those of the assignment
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What stops a run that is going wrong. Thresholds calibrated on the demo's naive and GEAR runs (LOG.md)."""
+
+    skip_limit: int = 20  # updates in a row that may be left out because a gradient is not finite
+    collapse_warn: float = 0.7  # warn below this share of the largest effective codebook seen; 0: never
+    collapse_stop: float = 0.0  # stop below this share; 0: never
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is drawn and measured of the averaged pair while it trains; has no influence on it."""
+
+    sample_every: int = 5000  # steps between sheets of samples and reconstructions; 0: none
+    samples: int = 32  # images on a sheet
+    evaluate_every: int = 25_000  # steps between online rFID and gFID; 0: never
+    generated: int = 5000  # images drawn for gFID, and at most as many held-out ones for rFID
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)  # beside the JSON lines
+
+
+@dataclass(frozen=True)
 class Warmup:
     """The tokenizer alone, eq. 2: recovers a critic and a codebook before joint training (section 4.1)."""
 
@@ -286,6 +317,9 @@ class Config:
     targets: tuple[Target, ...] = (Target(),)  # one or more; their alignment losses are averaged
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    engine: Engine = field(default_factory=Engine)
+    guards: Guards = field(default_factory=Guards)
+    watch: Watch = field(default_factory=Watch)
     sampling: Sampling = field(default_factory=Sampling)
     steps: int = 400_000  # updates in all; Table 15
     batch: int = 256  # images a step; Table 16
@@ -293,6 +327,8 @@ class Config:
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the networks; the assignment is float32 always
     log_every: int = 50  # steps between lines of log.jsonl
     save_every: int = 5000  # steps between checkpoints
+    keep_last: int = 2  # checkpoints, the newest included; the one before is there should that be damaged
+    keep_every: int | None = None  # steps between checkpoints that are never removed; None: none are
     device: str = "auto"  # "auto": a CUDA GPU if torch sees one, else the CPU
 
 

@@ -16,7 +16,10 @@ def check(config: Config) -> Config:
             raise ConfigError(f"{name} must be {needed}; it is {came}.")
 
     for owner, prefix, names in (
-        (config, "", ("steps", "batch", "log_every", "save_every")),
+        (config, "", ("steps", "batch", "log_every", "save_every", "keep_last")),
+        (config.engine, "engine.", ("accumulate",)),
+        (config.guards, "guards.", ("skip_limit",)),
+        (config.watch, "watch.", ("samples", "generated")),
         (g, "generator.", ("layers", "heads", "width", "projector")),
         (b, "tokenizer.backbone.", ("channels", "groups", *blocks)),
         (t.critic, "tokenizer.critic.", ("channels", "layers")),
@@ -69,6 +72,20 @@ def check(config: Config) -> Config:
             "unset unless the tokenizer is frozen (stored tokens would not move)",
             d.codes,
         )
+    w, every = config.watch, config.keep_every
+    need(w.sample_every >= 0, "watch.sample_every", "0 (none) or more", w.sample_every)
+    need(w.evaluate_every >= 0, "watch.evaluate_every", "0 (never) or more", w.evaluate_every)
+    need(len(set(w.trackers)) == len(w.trackers), "watch.trackers", "different ones", w.trackers)
+    for name in ("collapse_warn", "collapse_stop"):
+        share = getattr(config.guards, name)
+        need(0 <= share < 1, f"guards.{name}", "in [0, 1)", share)
+    multiple = every is None or (every >= 1 and every % config.save_every == 0)
+    need(multiple, "keep_every", f"a multiple of save_every = {config.save_every}", every)
+    parts = config.engine.accumulate
+    need(config.batch % parts == 0, "batch", f"a multiple of engine.accumulate = {parts}", config.batch)
+    if config.engine.shard:
+        needed = "False in the naive way, whose gradient through the embedding needs it whole"
+        need(not isinstance(stage, Naive), "engine.shard", needed, config.engine.shard)
     names = [target.name for target in config.targets]
     need(len(set(names)) == len(names), "targets", "different encoders", names)
     for i, target in enumerate(config.targets):

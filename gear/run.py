@@ -35,7 +35,9 @@ from gear.train.loop import fit
 
 CONFIG, DATA = "config.json", "data.json"
 SOME = 512  # images that a target's channels are standardised over
-TUNABLE = ("device", "log_every", "save_every", "steps")  # a run may go on with others: what was done stays the same
+TUNABLE = (  # a run may go on with others: what was done stays the same, up to rounding
+    *("device", "log_every", "save_every", "steps", "keep_last", "keep_every", "engine", "guards", "watch"),
+)
 
 
 @dataclass(frozen=True)

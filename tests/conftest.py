@@ -24,6 +24,7 @@ from gear.config import (
     Target,
     Tokenizer,
     TokenizerLoss,
+    Watch,
 )
 
 torch.set_num_threads(1)  # the tests are small, and run beside each other
@@ -100,6 +101,7 @@ def tiny(images_folder: Path) -> Config:
         precision="float32",
         log_every=2,
         save_every=100,
+        watch=Watch(sample_every=0, evaluate_every=0, trackers=()),
         device="cpu",
     )
 

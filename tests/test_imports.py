@@ -24,7 +24,9 @@ SPINE = {
     "config_check",
     "config_json",
     "losses",
+    "noise",
     "progress",
+    "ranks",
     "sharing",
     "step",
     "store",
@@ -51,6 +53,8 @@ TOP = {
     "recipes",
     "run",
     "sources",
+    "status",
+    "watching",
 }
 LAYERS = [SPINE, PARTS, USES, TOP | {""}]  # "" is gear itself
 LEAVES = {

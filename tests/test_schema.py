@@ -104,8 +104,23 @@ OURS: dict[str, object] = {  # what a run here needs besides, and where we diffe
     "Data.holdout": 0.05,
     "Data.workers": 4,
     "Data.codes": None,
+    "Engine.accumulate": 1,
+    "Engine.shard": False,
+    "Engine.recompute": False,
+    "Engine.compile": False,
+    "Engine.tf32": True,  # as the release
+    "Guards.skip_limit": 20,
+    "Guards.collapse_warn": 0.7,
+    "Guards.collapse_stop": 0.0,
+    "Watch.sample_every": 5000,
+    "Watch.samples": 32,
+    "Watch.evaluate_every": 25_000,
+    "Watch.generated": 5000,
+    "Watch.trackers": ("tensorboard",),
     "Config.log_every": 50,
     "Config.save_every": 5000,
+    "Config.keep_last": 2,
+    "Config.keep_every": None,
     "Config.device": "auto",
 }
 

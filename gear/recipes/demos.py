@@ -20,6 +20,7 @@ from gear.config import (
     Tokenizer,
     TokenizerLoss,
     Warmup,
+    Watch,
 )
 from gear.recipes.registry import recipe
 
@@ -89,6 +90,7 @@ def demo_warmup() -> Config:
         targets=(Target("efficientnet_lite0"),),
         data=Data("builtin", resolution=64, flip=False, holdout=0.1),
         optimizer=Optimizer(tokenizer_lr=5e-4, critic_lr=2e-4, generator_lr=2e-3, ema=0.998),
+        watch=Watch(sample_every=200, evaluate_every=0),
         sampling=Sampling(cfg_scale=2.0, temperature=0.8),
         steps=3000,
         batch=32,
