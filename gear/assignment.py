@@ -9,13 +9,14 @@ therefore computed a block at a time and computed again in the backward pass; me
 N K. At 32 images of 256 tokens and K = 16384 one float32 N x K matrix is 0.5 GiB, and a plain implementation keeps
 several. What bounds it: arithmetic, 2 N K D for the read-out, and N K exponentials.
 
-A is float32 even under bfloat16 autocast (float64 stays float64): <z, c> near 1 has a resolution of 0.004 in bfloat16,
-which changes 7 % of the arg maxes on a random sphere at K = 16384, d = 8.
+A is float32 even under bfloat16 autocast and beside TF32 (float64 stays float64): <z, c> near 1 has a resolution of
+0.004 in bfloat16, which changes 7 % of the arg maxes on a random sphere at K = 16384, d = 8.
 
 Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels, D generator width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,20 @@ BLOCK = 1 << 20  # entries of A held at once: 4 MiB of float32, which a core's c
 def full(t: Tensor) -> Tensor:
     """float32, or float64 as it is: the precision of A and of the losses under any autocast."""
     return t if t.dtype == torch.float64 else t.float()
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """Matrix products in float32, whatever autocast and TF32 (10 bits of mantissa) do around the block."""
+    before = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False):
+        try:
+            if before != "highest":
+                torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            if before != "highest":
+                torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ class Assignment:
     def dense(self) -> Float[Tensor, "*N K"]:
         """The whole matrix. For tests and small codebooks."""
         z, c, b = full(self.z), full(self.codewords), self.bias
-        with torch.autocast(z.device.type, enabled=False):
+        with exact(z.device):
             A = self.scale * (z @ c.T)
             return A if b is None else A + full(b)
 
@@ -69,7 +84,7 @@ class Assignment:
     def hard(self) -> Int[Tensor, "*N"]:
         """q_i = argmax_k A_ik (eqs. 1 and 7), int64 in [0, K). Ties go to the lower index."""
         z, c, b = _flat(self.z), full(self.codewords), None if self.bias is None else full(self.bias)
-        with torch.autocast(z.device.type, enabled=False):
+        with exact(z.device):
             q = [_rows(rows, c, b, self.scale).argmax(-1) for rows in z.split(_block(c))]
         return torch.cat(q).view(self.z.shape[:-1])
 
@@ -115,7 +130,7 @@ class BinaryAssignment(Assignment):
         entropy = (F.softplus(-a.abs()) + a.abs() * torch.sigmoid(-a.abs())).sum(-1)
         half = a.shape[1] // 2
         low, high = _sign_patterns(a[:, :half]), _sign_patterns(a[:, half:])
-        with torch.autocast(a.device.type, enabled=False):
+        with exact(a.device):
             mean = (high.T @ low).flatten() / a.shape[0]
         return Posterior(entropy.view(self.z.shape[:-1]), mean)
 
@@ -158,7 +173,7 @@ def _through_rows(
     dz = torch.empty_like(z) if need_z else None
     dc = torch.zeros_like(c) if need_c else None
     db = torch.zeros_like(b) if need_b else None
-    with torch.autocast(z.device.type, enabled=False):
+    with exact(z.device):
         for start in range(0, z.shape[0], _block(c)):
             block = slice(start, min(start + _block(c), z.shape[0]))
             g = grad_rows(block, _rows(z[block], c, b, ctx.scale, ctx.inverse))
@@ -175,7 +190,7 @@ class _Soft(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, E: Tensor, scale: float, inverse: float) -> Tensor:
         u = z.new_empty(z.shape[0], E.shape[1])
-        with torch.autocast(z.device.type, enabled=False):
+        with exact(z.device):
             for rows, out in zip(z.split(_block(c)), u.split(_block(c)), strict=True):
                 torch.mm(_rows(rows, c, b, scale, inverse).softmax(-1), E, out=out)
         ctx.save_for_backward(z, c, b, E, u)
@@ -204,7 +219,7 @@ class _Posterior(torch.autograd.Function):
         ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float
     ) -> tuple[Tensor, Tensor]:
         h, mean = z.new_empty(z.shape[0]), z.new_zeros(c.shape[0])
-        with torch.autocast(z.device.type, enabled=False):
+        with exact(z.device):
             for rows, out in zip(z.split(_block(c)), h.split(_block(c)), strict=True):
                 logp = _rows(rows, c, b, scale, inverse).log_softmax(-1)
                 p = logp.exp()

@@ -25,7 +25,7 @@ from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
-from gear.update import Trained
+from gear.update import Trained, averaged
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,9 @@ def _generator(config: Config, classes: int, target_dims: dict[str, int], on: to
 
 
 def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: float | None) -> Trained:
-    adamw = torch.optim.AdamW(module.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay)
-    return Trained(name, module, adamw, o.clip, ema)
+    average = None if ema is None else averaged(module, ema)
+    adamw = torch.optim.AdamW(module.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
+    return Trained(name, module, adamw, o.clip, average)
 
 
 def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:

@@ -6,11 +6,11 @@ Weights are applied in `gear.step`, not here. Everything is computed in float32 
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gear import ranks
 from gear.assignment import Posterior, full
 
 
@@ -23,10 +23,10 @@ def entropy(posterior: Posterior) -> Float[Tensor, ""]:
     """L_ent of eq. 2: mean_i H(p_i) - H(mean_i p_i), in nats, in [-log K, 0].
 
     Low when each position is sure of its code and all codes are used (LFQ, MAGVIT-v2). The batch mean is over every
-    rank. As in the released code the batch entropy is -sum p log(p + 1e-5): at temperature 0.01 most codewords
-    underflow to p = 0, where p log p has an infinite slope.
+    rank, but of the part in hand where gradients are accumulated. As in the released code the batch entropy is
+    -sum p log(p + 1e-5): at temperature 0.01 most codewords underflow to p = 0, where p log p has an infinite slope.
     """
-    mean = _mean_over_ranks(posterior.mean)
+    mean = ranks.mean(posterior.mean)
     return posterior.entropy.mean() + (mean * (mean + 1e-5).log()).sum()
 
 
@@ -61,15 +61,3 @@ def alignment(
         return F.cosine_similarity(full(g), full(f[:, : g.shape[1]]), dim=-1).mean()
 
     return -torch.stack([cosine(projected[name], f) for name, f in features.items()]).mean()
-
-
-def _mean_over_ranks(p: Float[Tensor, "K"]) -> Float[Tensor, "K"]:
-    """The mean of p over all ranks in value, with the gradient of the local p.
-
-    DDP averages the ranks' gradients, and d f(mean_r p_r) = f'(mean) mean_r dp_r, so this is the exact global gradient.
-    """
-    if not dist.is_initialized():
-        return p
-    mean = p.detach().clone()
-    dist.all_reduce(mean)
-    return p + (mean / dist.get_world_size() - p).detach()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gear import losses
 from gear.assignment import Assignment, count
 from gear.config import Frozen, Gear, Naive, TokenizerLoss
-from gear.update import Trained, frozen, update
+from gear.update import Trained, frozen, update, whole
 
 ReadOut = Callable[[Assignment, Tensor, float], Tensor]  # (A, E, tau) -> u
 
@@ -84,7 +84,8 @@ class Learner:
 class Step:
     """
     terms: every loss of eq. 2 by the name of its weight in `TokenizerLoss`, L_VQ, ntp, align_hard, align_soft, critic,
-        and the norm of each group's gradient before clipping (grad_tokenizer, ...); detached scalars on the device.
+        and what `update` tells of each group that moved (grad_tokenizer, skipped_tokenizer, ...); detached scalars on
+        the device.
     counts: how often each codeword was chosen, K.
     """
 
@@ -102,8 +103,8 @@ def gear_step(
     """
     x, c, f, tau, lam = batch.x, batch.c, batch.f, stage.tau, stage.lam
     # fmt: off
-    E = generator.module.embedding.detach()                                # theta_AR is held fixed for the
-    fixed = frozen(generator.module)                                       # soft term, and without dropout
+    E = whole(generator.module.embedding.detach())                         # theta_AR is held fixed for the
+    fixed = frozen(generator.module, generator.module.below_tap)           # soft term, and without dropout
 
     t = tokenizer.net(x)                                                   # 1, 2  Z, A;  z_hat, x_hat
     vq = eq2(tokenizer, x, t)                                              # 2     L_VQ

@@ -8,68 +8,159 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gear import ranks
 
 _skeletons: "weakref.WeakKeyDictionary[nn.Module, nn.Module]" = weakref.WeakKeyDictionary()
 
 
-def frozen(module: nn.Module, *, train: bool = False) -> Callable[..., Any]:
+def frozen(
+    module: nn.Module, needed: Callable[[str], bool] = lambda name: True, *, train: bool = False
+) -> Callable[..., Any]:
     """`module` as a function of its inputs alone: same values, no gradient to any parameter.
 
     It runs a copy of the module's structure that owns no memory (meta tensors) on the live, detached parameters, so
     neither `requires_grad` nor the mode of the live module is touched and nothing is left to restore. Dropout is off,
     unless `train` asks for training mode: a critic with batch statistics does, and its running ones then move as they
     would in any call.
+
+    Parameters that are sharded over the ranks are gathered first, by all ranks together: those whose name is `needed`.
     """
+    skeleton, named = _skeleton(module).train(train), dict(module.named_parameters())
+    state = {name: whole(p.detach()) for name, p in named.items() if not isinstance(p, DTensor) or needed(name)}
+    complete = len(state) == len(named)
+    state |= dict(module.named_buffers())
+    return lambda *args, **kwargs: functional_call(skeleton, state, args, kwargs, strict=complete)
+
+
+def _skeleton(module: nn.Module) -> nn.Module:
     if module not in _skeletons:
         memo: dict[int, Any] = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in module.parameters()}
         memo |= {id(b): b.to("meta") for b in module.buffers()}
-        _skeletons[module] = copy.deepcopy(module, memo)
-    skeleton = _skeletons[module].train(train)
-    state = {name: p.detach() for name, p in module.named_parameters()} | dict(module.named_buffers())
-    return lambda *args, **kwargs: functional_call(skeleton, state, args, kwargs, strict=True)
+        skeleton = copy.deepcopy(module, memo)
+        for part, live in zip(skeleton.modules(), module.modules(), strict=True):
+            if live._compiled_call_impl is not None:  # which deepcopy leaves out
+                part.compile()
+        _skeletons[module] = skeleton
+    return _skeletons[module]
+
+
+def whole(t: Tensor) -> Tensor:
+    """A tensor that is sharded over the ranks (FSDP2) put together, by all of them; any other as it is."""
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of `module`, which starts as a copy of it. Buffers too, as in the released GEAR."""
+    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average.n_averaged.fill_(1)  # the first update averages too; torch's would copy
+    return average.eval().requires_grad_(False)
+
+
+def shard(module: nn.Module, parts: nn.ModuleList, average: AveragedModel | None) -> None:
+    """Spreads the parameters of `module` and of its average over the ranks (FSDP2), by `parts`, one gathered at a time.
+    Before the optimiser is made, whose state is then spread as well."""
+    _skeleton(module)  # a sharded module cannot be copied
+    name = next(name for name, child in module.named_children() if child is parts)
+    for net in (module,) if average is None else (module, average.module):
+        for part in net.get_submodule(name):
+            fully_shard(part)
+        fully_shard(net)
 
 
 class Trained(nn.Module):
     """A module with its own optimiser, gradient clipping and exponential moving average. Calling it calls the module.
 
-    name: "tokenizer", "critic" or "generator". ema: the averaged copy, in eval mode; None without a decay.
+    name: "tokenizer", "critic" or "generator". optimizer: a fused one of torch, which leaves an update out without
+    asking the host. ema: the averaged copy, in eval mode, or its decay; None without.
     """
 
     module: Any  # an nn.Module; what it offers beside `forward` is known to the step that uses it
     ema: AveragedModel | None
 
-    def __init__(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float, ema: float | None):
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip: float,
+        ema: AveragedModel | float | None,
+    ):
         super().__init__()
+        if not optimizer.defaults.get("fused"):
+            raise ValueError(f"the optimiser of {name} must be a fused one: give it fused=True.")
         self.name, self.module, self.optimizer, self.clip = name, module, optimizer, clip
-        # Buffers are averaged too, as in the released GEAR.
-        average = (
-            None if ema is None else AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema), use_buffers=True)
+        self.ema = averaged(module, ema) if isinstance(ema, float) else ema
+        self._ddp: tuple[DistributedDataParallel, ...] = ()  # in a tuple, so that its parameters are not counted twice
+
+    @property
+    def sharded(self) -> bool:
+        return any(isinstance(p, DTensor) for p in self.module.parameters())
+
+    def replicate(self) -> None:
+        """Gradients are averaged over the ranks from now on, each of which holds the whole module. Rank 0's weights
+        are everyone's."""
+        self._ddp = (
+            DistributedDataParallel(
+                self.module,
+                device_ids=None
+                if next(self.module.parameters()).device.type == "cpu"
+                else [torch.cuda.current_device()],
+                broadcast_buffers=False,  # they are functions of what all ranks share
+                gradient_as_bucket_view=True,
+                # Every parameter has a gradient. But only with this does torch keep the order in which it sums from the
+                # first step on, and not change it after one: a run that is continued must sum as one that is not.
+                find_unused_parameters=True,
+            ),
         )
-        self.ema = None if average is None else average.eval().requires_grad_(False)
-        if average is not None:
-            average.n_averaged.fill_(1)  # the first update averages too; torch's would copy
+
+    def alone(self) -> None:
+        """Undoes `replicate`: a process group must not end before its reducers."""
+        self._ddp = ()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        index, of = ranks.part()
+        for ddp in self._ddp:
+            ddp.require_backward_grad_sync = index == of - 1
+            return ddp(*args, **kwargs)
+        if self.sharded:
+            self.module.set_requires_gradient_sync(index == of - 1)
         return self.module(*args, **kwargs)
 
 
 def update(loss: Float[Tensor, ""], *groups: Trained) -> dict[str, Tensor]:
-    """One optimiser step of each group down `loss`. Returns {"grad_<name>": norm before clipping} for the log.
+    """One optimiser step of each group down `loss`. Returns for the log {"grad_<name>": norm before clipping,
+    "skipped_<name>": 1 if that was not finite and the group therefore stayed where it was, else 0}.
 
     Each group is clipped by itself: the release clips the tokenizer, the critic and the generator apart (Table 16).
     The backward pass runs outside autocast: what the forward pass kept in float32 has its gradient in float32.
+    Where gradients are accumulated, `loss` is that of the part in hand; the groups move with the last part, and what is
+    returned before is empty.
     """
-    for group in groups:
-        group.optimizer.zero_grad(set_to_none=True)  # whatever a caller's own backward pass left
+    index, of = ranks.part()
+    if index == 0:
+        for group in groups:
+            group.optimizer.zero_grad(set_to_none=True)  # whatever a caller's own backward pass left
     with torch.autocast(loss.device.type, enabled=False):
-        loss.backward()
-    norms = {}
+        (loss / of).backward()
+    if index < of - 1:
+        return {}
+    told = {}
     for group in groups:
-        norms[f"grad_{group.name}"] = nn.utils.clip_grad_norm_(group.module.parameters(), group.clip)
+        norm = whole(nn.utils.clip_grad_norm_(group.module.parameters(), group.clip))
+        skipped = (~norm.isfinite()).float()
+        # Fused optimisers read these two on the device, for gradient scaling: here without the scaling.
+        group.optimizer.grad_scale, group.optimizer.found_inf = None, skipped  # pyright: ignore[reportAttributeAccessIssue]
         group.optimizer.step()
+        increment_version(list(group.module.parameters()))  # fused optimisers do not, and autograd should notice
         group.optimizer.zero_grad(set_to_none=True)  # the memory is the next group's
         if group.ema is not None:
             group.ema.update_parameters(group.module)
-    return norms
+        told |= {f"grad_{group.name}": norm, f"skipped_{group.name}": skipped}
+    return told

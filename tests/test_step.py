@@ -47,7 +47,7 @@ class World:
 
         def trained(name, module, ema):
             make = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
-            return Trained(name, module, make(module.parameters(), lr), clip=clip, ema=ema)
+            return Trained(name, module, make(module.parameters(), lr, fused=True), clip=clip, ema=ema)
 
         self.learner = Learner(
             trained("tokenizer", tokenizer, 0.9),

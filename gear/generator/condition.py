@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gear.noise import uniform
+
 
 class ClassEmbedding(nn.Module):
     """A row for each class and one for the null class, which is label `classes`.
@@ -19,6 +21,6 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, labels: Int[Tensor, "B"]) -> Float[Tensor, "B 1 D"]:
         if self.training and self.drop > 0:
-            dropped = torch.rand(labels.shape, device=labels.device) < self.drop
+            dropped = uniform(len(labels), labels.device) < self.drop
             labels = torch.where(dropped, self.classes, labels)
         return self.embedding_table(labels)[:, None]

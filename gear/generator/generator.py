@@ -19,6 +19,7 @@ from gear.assignment import full
 from gear.config_json import from_plain, plain
 from gear.generator.condition import ClassEmbedding
 from gear.generator.layers import Block, Past, RMSNorm, Rotary
+from gear.noise import Dropout
 from gear.sharing import Shared
 
 MOST = 1 << 20  # tokens of an image, of which a file may say how many there are
@@ -84,7 +85,7 @@ class Generator(
         self.first_aligned = 0 if config.align == "next" else 1
         self.cls_embedding = ClassEmbedding(classes, width, config.class_drop)
         self.tok_embeddings = nn.Embedding(codebook_size, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rotary = Rotary(grid, width // heads, config.class_rotary)
         self.layers = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = RMSNorm(width)
@@ -145,6 +146,11 @@ class Generator(
     def embedding(self) -> Float[Tensor, "K D"]:
         """E of eqs 7 and 8, whose rows stand for the tokens."""
         return self.tok_embeddings.weight
+
+    def below_tap(self, name: str) -> bool:
+        """Whether a call with `stop_at_tap` on embeddings uses the parameter of this name."""
+        first, *rest = name.split(".")
+        return int(rest[0]) < self.tap if first == "layers" else first in ("cls_embedding", "projectors")
 
     @property
     def codebook_size(self) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gear.assignment import full
+from gear.noise import Dropout
 
 ClassRotary = Literal["identity", "zero"]
 
@@ -113,7 +114,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.wqkv = nn.Linear(width, 3 * width, bias=False)
         self.wo = nn.Linear(width, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "B N D"], rotary: Float[Tensor, "N P 2"], past: Past | None = None
@@ -145,7 +146,7 @@ class FeedForward(nn.Module):
         self.w1 = nn.Linear(width, hidden, bias=False)
         self.w3 = nn.Linear(width, hidden, bias=False)
         self.w2 = nn.Linear(hidden, width, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))

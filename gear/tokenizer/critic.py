@@ -2,16 +2,22 @@
 
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from gear import ranks
+from gear.assignment import full
+
+MOMENTUM = 0.1  # of running statistics; torch's default
 
 
 class Critic(nn.Module):
     """`layers` convolutions of stride 2 and two of stride 1, all 4x4; batch normalisation between them.
 
     The widths are `channels` times 1, 2, 4, 8, 8, ...: the defaults are VQGAN's and the release's (2,765,633
-    parameters, receptive field 70 px), with the released names main.{0,2,3,5,6,8,9,11}. Across ranks, convert it with
-    `nn.SyncBatchNorm.convert_sync_batchnorm`.
+    parameters, receptive field 70 px), with the released names main.{0,2,3,5,6,8,9,11}.
     """
 
     def __init__(self, channels: int = 64, layers: int = 3):
@@ -22,7 +28,7 @@ class Critic(nn.Module):
         for i, (c_in, c_out) in enumerate(pairwise(widths), start=1):
             stride = 2 if i < layers else 1
             main.append(nn.Conv2d(c_in, c_out, 4, stride, padding=1, bias=False))  # the bias is the norm's
-            main += [nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
+            main += [BatchNorm(c_out), nn.LeakyReLU(0.2, inplace=True)]
         self.main = nn.Sequential(*main, nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(_init)
 
@@ -38,6 +44,42 @@ class Critic(nn.Module):
                 f"{x.shape[-1]}. Set tokenizer.critic.layers to {self.layers - 1} or less, or data.resolution higher."
             )
         return self.main(x)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics of the batches of all ranks, as the release has it.
+
+    torch's SyncBatchNorm does the same on a GPU only. Running statistics, which nothing of training depends on, do not
+    take in what is not finite: a step that is left out for that (`gear.update`) must leave no trace.
+    """
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        moved = self.running_mean.clone(), self.running_var.clone()
+        if ranks.size() == 1:
+            out = F.batch_norm(input, *moved, self.weight, self.bias, True, MOMENTUM, self.eps)
+        else:
+            out = self._across(input, *moved)
+        for running, new in zip((self.running_mean, self.running_var), moved, strict=True):
+            running.copy_(torch.where(new.isfinite(), new, running))
+        return out
+
+    def _across(self, x: Tensor, running_mean: Tensor, running_var: Tensor) -> Tensor:
+        wide, count = full(x), x.numel() // x.shape[1] * ranks.size()
+        var, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+        every = ranks.gathered(torch.stack([mean, var]))
+        mean = every[:, 0].mean(0)
+        var = every[:, 1].mean(0) + (every[:, 0] - mean).square().mean(0)  # within the ranks, and between them
+        running_mean.lerp_(mean.detach(), MOMENTUM)
+        running_var.lerp_(var.detach() * count / (count - 1), MOMENTUM)
+        shape = (1, -1, 1, 1)
+        out = (wide - mean.view(shape)) * ((var + self.eps).rsqrt() * self.weight).view(shape) + self.bias.view(shape)
+        return out.to(x.dtype)
 
 
 def _init(module: nn.Module) -> None:

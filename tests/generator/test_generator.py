@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from gear.config import SIZES
 from gear.generator import Generator
+from gear.noise import Dropout
 from gear.update import frozen
 
 KEYS = """cls_embedding.embedding_table.weight tok_embeddings.weight norm.weight output.weight
@@ -173,7 +174,7 @@ def test_dropout_acts_in_training_only_and_on_the_class_row_too(tiny):
     assert not torch.equal(generator(q, c).logits, generator(q, c).logits)
     zeros = (seen[2] == 0).float().mean((0, 2))  # a rate for each row
     assert (zeros - 0.5).abs().max() < 5 * 0.5 / (200 * 32) ** 0.5
-    assert [m.p for m in generator.layers[0].modules() if isinstance(m, torch.nn.Dropout)] == [0.5, 0.5]
+    assert [m.p for m in generator.layers[0].modules() if isinstance(m, Dropout)] == [0.5, 0.5]
 
 
 def test_class_drop_reaches_the_generator(tiny):

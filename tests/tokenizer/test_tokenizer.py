@@ -86,7 +86,7 @@ def test_backward_runs_outside_autocast(tokenizer):
             seen.append(torch.is_autocast_enabled("cpu"))
             return grads[0]
 
-    group = Trained("tokenizer", tokenizer, torch.optim.SGD(tokenizer.parameters(), 0.0), 1.0, None)
+    group = Trained("tokenizer", tokenizer, torch.optim.SGD(tokenizer.parameters(), 0.0, fused=True), 1.0, None)
     with torch.autocast("cpu", torch.bfloat16):
         update(Spy.apply(tokenizer(torch.zeros(1, 3, 16, 16)).x_hat).sum(), group)
     assert seen == [False]

@@ -35,7 +35,7 @@ class Rig:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         module = nn.Linear(4, 4)
-        self.group = Trained("tokenizer", module, torch.optim.AdamW(module.parameters(), 1e-2), 1.0, 0.9)
+        self.group = Trained("tokenizer", module, torch.optim.AdamW(module.parameters(), 1e-2, fused=True), 1.0, 0.9)
 
     def batches(self, step: int) -> Batch:
         self.seen.append(step)

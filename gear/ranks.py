@@ -1,0 +1,82 @@
+"""The processes that share a batch, and which rows of it are in hand.
+
+Rank r of W holds rows r B / W to (r + 1) B / W - 1 of a step's batch of B, and takes them in k parts, one after the
+other, where gradients are accumulated. Whatever is drawn at random for an image is drawn for its row of the whole batch
+(`gear.noise`), and whatever is a statistic of the batch is one of all ranks: losses and weights are therefore the same
+for any W, up to the order of summation. Without `torch.distributed` there is one rank.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+_part = (0, 1)  # not a context variable: backward passes on a GPU run in a thread of their own
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def part() -> tuple[int, int]:
+    """(i, k): part i of k of this rank's rows is in hand; (0, 1) without accumulation."""
+    return _part
+
+
+@contextmanager
+def in_part(index: int, of: int) -> Iterator[None]:
+    """Within the block, part `index` of `of` is in hand."""
+    global _part
+    before, _part = _part, (index, of)
+    try:
+        yield
+    finally:
+        _part = before
+
+
+def rows(n: int) -> tuple[int, int]:
+    """(first, B): the n rows in hand are first to first + n - 1 of the B rows of the whole batch."""
+    index, of = _part
+    return (rank() * of + index) * n, n * of * size()
+
+
+def mean(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The mean of p over all ranks in value, with the gradient of the local p.
+
+    DDP averages the ranks' gradients, and d f(mean_r p_r) = f'(mean) mean_r dp_r, so this is the exact global gradient
+    of a function f that every rank computes alike.
+    """
+    if size() == 1:
+        return p
+    total = p.detach().clone()
+    dist.all_reduce(total)
+    return p + (total / size() - p).detach()
+
+
+def gathered(t: Float[Tensor, "*shape"]) -> Float[Tensor, "W *shape"]:
+    """The t of every rank, in their order, with the exact gradient: what a rank does with the t of another one counts
+    in the other one's gradient. For small tensors, of one shape."""
+    return _Gathered.apply(t)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        every = t.new_zeros(size(), *t.shape)
+        every[rank()] = t
+        dist.all_reduce(every)  # and not all_gather: one call for every backend, on tensors of some hundred numbers
+        return every
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[rank()]
