@@ -175,6 +175,18 @@ def reconstruct(
     print(inference.reconstruct(pair, images, out, interpolation))
 
 
+def status(run: Positional[Path], /, json: bool = False) -> None:
+    """Show how far a run is, how fast and how healthy, while it trains or later; of a folder of runs, a row each.
+
+    Args:
+        run: Run folder, or a folder of them. Nothing in it is touched.
+        json: Print one JSON object instead of a table; `gear.status` says its keys.
+    """
+    from gear import status
+
+    print(status.as_json(run)) if json else status.show(run)
+
+
 def export(
     run: Positional[Path],
     out: Positional[Path],
@@ -236,7 +248,7 @@ def doctor() -> None:
 
 CONFIGURED = {f.__name__: f for f in (train, plan, encode)}  # take a recipe and its fields
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (demo, recipes, plan, train, encode, sample, reconstruct, export, fetch, doctor)
+    f.__name__: f for f in (demo, recipes, plan, train, status, encode, sample, reconstruct, export, fetch, doctor)
 }
 
 

@@ -114,7 +114,8 @@ def _content(descriptor: int) -> dict[str, Any]:
         found = json.loads(os.pread(descriptor, 4096, 0))
     except (ValueError, OSError, RecursionError):  # the moment before it is written, or a disk that was full
         return {}
-    return found if isinstance(found, dict) else {}
+    named = found if isinstance(found, dict) else {}
+    return {name: named[name] for name in ("pid", "host", "started") if isinstance(named.get(name), int | str)}
 
 
 def _named(who: dict[str, Any]) -> str:
