@@ -2,8 +2,11 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from gear.store.whole import explained, replacing
 
 NAME = "log.jsonl"
 SMALLER = ("fid", "lpips", "ntp", "loss", "l1", "mse", "distance")  # parts of names: the smaller, the better
