@@ -345,7 +345,7 @@ def _pairs(values: Mapping[str, float | None]) -> Table:
     return table
 
 
-def _measured(last: Mapping[str, float], best: Mapping[str, Mapping[str, Any]]) -> Table:
+def _measured(last: Mapping[str, Any], best: Mapping[str, Mapping[str, Any]]) -> Table:
     table = _grid(3)
     for name, value in last.items():
         if name != "step":
