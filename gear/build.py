@@ -1,7 +1,7 @@
 """From a configuration to objects: the one place that names classes. A new variant is one class and one case here."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -11,12 +11,13 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from gear import config as cfg
-from gear import sources, weights
+from gear import ranks, sources, weights
 from gear import step as steps
 from gear.assignment import Assignment
 from gear.config import Config, ConfigError, grid
 from gear.config_json import differences
 from gear.generator import Generator
+from gear.recompute import recompute
 from gear.step import Learner, Step
 from gear.store.packages import sha256
 from gear.targets import ENCODERS, SpatiallyNormalised, Target, check_grid, check_layer, fit_standardisation
@@ -25,7 +26,7 @@ from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
-from gear.update import Trained, averaged
+from gear.update import Trained, averaged, shard
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Training:
     groups: tuple[Trained, ...]
     step: Callable[[Any], Step]  # of a `Batch`, or of `Encoded` where `data.codes` is set
     fixed: tuple[nn.Module, ...] = ()  # what it runs besides, and never moves
+
+    def alone(self) -> None:
+        """Ends the exchange between ranks, before their group ends."""
+        for group in self.groups:
+            group.alone()
 
 
 def device(config: Config) -> torch.device:
@@ -153,23 +159,26 @@ def training(
     torch.manual_seed(config.seed)
     learner = _learner(config, on, loaded)
     fixed = () if learner.perceptual is None else (learner.perceptual,)
-    if isinstance(config.stage, cfg.Warmup):
-        return Training(_moving(learner), lambda batch: steps.warmup_step(learner, batch), fixed)
-    ar = _generator(config, classes, target_dims, on, loaded)
+    ar = None if isinstance(config.stage, cfg.Warmup) else _generator(config, classes, target_dims, on, loaded)
+    groups = (*_moving(learner), *(() if ar is None else (ar,)))
+    return Training(groups, _step(config, learner, ar), fixed)
+
+
+def _step(config: Config, learner: Learner, ar: Trained | None) -> Callable[[Any], Step]:
+    if ar is None:
+        return lambda batch: steps.warmup_step(learner, batch)
     match config.stage:
         case cfg.Gear() as stage:
             read_out = {"soft": Assignment.soft, "straight_through": Assignment.straight_through}[stage.readout]
-            groups = (*_moving(learner), ar)
-            return Training(groups, lambda batch: steps.gear_step(learner, ar, batch, stage, read_out), fixed)
+            return lambda batch: steps.gear_step(learner, ar, batch, stage, read_out)
         case cfg.Frozen() as stage:
-            learner.net.module.eval().requires_grad_(False)
-            groups = (learner.net, ar)
             if config.data.codes is not None:
-                return Training(groups, lambda batch: steps.encoded_step(ar, batch, stage))
-            return Training(groups, lambda batch: steps.frozen_step(learner, ar, batch, stage))
+                return lambda batch: steps.encoded_step(ar, batch, stage)
+            return lambda batch: steps.frozen_step(learner, ar, batch, stage)
         case cfg.Naive() as stage:
-            groups = (*_moving(learner), ar)
-            return Training(groups, lambda batch: steps.naive_step(learner, ar, batch, stage), fixed)
+            return lambda batch: steps.naive_step(learner, ar, batch, stage)
+        case cfg.Warmup():
+            raise AssertionError("a warm-up has no generator")
         case other:
             assert_never(other)
 
@@ -189,9 +198,13 @@ def _learner(config: Config, on: torch.device, loaded: bool) -> Learner:
     if moves and t.loss.perceptual > 0:
         trunk = t.loss.perceptual_trunk
         perceptual = Perceptual(trunk, weights.path(f"lpips-{trunk}") if loaded else None).to(on)
+        if config.engine.compile:
+            perceptual.compile()
+    if not moves:
+        net.eval().requires_grad_(False)
     return Learner(
-        net=_trained("tokenizer", net.to(on), o.tokenizer_lr, o, o.ema if moves else None),
-        critic=None if critic is None else _trained("critic", critic.to(on), o.critic_lr, o, None),
+        net=_trained("tokenizer", net.to(on), o.tokenizer_lr, config, o.ema if moves else None),
+        critic=None if critic is None else _trained("critic", critic.to(on), o.critic_lr, config, None),
         perceptual=perceptual,
         weights=t.loss,
         codebook_size=t.quantizer.codebook_size,
@@ -204,13 +217,44 @@ def _generator(config: Config, classes: int, target_dims: dict[str, int], on: to
         checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
         fits_generator(checkpoint, config)
         _fill_generator(net, checkpoint)
-    return _trained("generator", net.to(on), o.generator_lr, o, o.ema)
+    return _trained("generator", net.to(on), o.generator_lr, config, o.ema)
 
 
-def _trained(name: str, module: nn.Module, lr: float, o: cfg.Optimizer, ema: float | None) -> Trained:
+def _trained(name: str, module: nn.Module, lr: float, config: Config, ema: float | None) -> Trained:
+    """One group with its average and optimiser, on all ranks: sharded, replicated, or alone."""
+    o, engine = config.optimizer, config.engine
     average = None if ema is None else averaged(module, ema)
+    recompute(module, engine.recompute)
+    if engine.compile:
+        for part in _hot(module):
+            part.compile()
+    sharded = engine.shard and isinstance(module, Generator) and ranks.size() > 1
+    if sharded:
+        shard(module, "layers", average)
     adamw = torch.optim.AdamW(module.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
-    return Trained(name, module, adamw, o.clip, average)
+    group = Trained(name, module, adamw, o.clip, average)
+    if ranks.size() > 1 and not sharded and any(p.requires_grad for p in module.parameters()):
+        group.replicate()
+    return group
+
+
+def _hot(module: nn.Module) -> Sequence[nn.Module]:
+    """What is worth compiling: a transformer's blocks, which share one compilation, and a tokenizer's two networks. The
+    critic talks to the other ranks inside its layers, and is small."""
+    match module:
+        case Generator():
+            return tuple(module.layers)
+        case Tokenizer():
+            return module.encoder, module.decoder
+        case _:
+            return ()
+
+
+def set_precision(config: Config, on: torch.device) -> None:
+    """Lets a GPU use TF32 for float32 products and convolutions, or not; the assignment never does."""
+    if on.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.engine.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = config.engine.tf32
 
 
 def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:

@@ -1,6 +1,5 @@
 """Which tokens a run may read instead of running its tokenizer: those of the same images, crops and weights."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from gear.data import Images
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
 from gear.data.shards import Shards
+from gear.provenance import names_digest
 from gear.store.packages import sha256
 
 
@@ -24,7 +24,7 @@ def about(config: Config, train: Images | Listing) -> dict[str, Any]:
     """What the codes of `train` depend on, for their index."""
     targets = {t.name: asdict(t) for t in build.chosen_targets(config)}
     seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
-    return {**_settings(config), "files": _digest(train), "classes": list(train.classes), **seen}
+    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen}
 
 
 def opened(config: Config) -> Shards:
@@ -58,7 +58,7 @@ def features_stored(config: Config, shards: Shards) -> bool:
 
 def require_same_files(config: Config, shards: Shards, train: Images | Listing) -> None:
     """For a run that reads both: image i must be the one whose codes are row i. Raises `ConfigError`."""
-    _same(config, shards, {"files": _digest(train)})
+    _same(config, shards, {"files": names_digest(train)})
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -75,8 +75,3 @@ def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:
                 "another folder, or change the run."
             )
 
-
-def _digest(train: Images | Listing) -> str:
-    """Of all names and labels in their order."""
-    text = "\n".join(f"{label} {name}" for name, label in zip(train.names, train.labels.tolist(), strict=True))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,7 +25,7 @@ from gear.data.streaming import in_order
 from gear.progress import bars
 from gear.run import Prepared
 from gear.train.batches import in_passes, to_float
-from gear.train.loop import Interrupted
+from gear.train.stopping import Interrupted
 
 AT_ONCE = 32  # images in one pass of the tokenizer
 

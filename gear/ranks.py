@@ -48,6 +48,12 @@ def rows(n: int) -> tuple[int, int]:
     return (rank() * of + index) * n, n * of * size()
 
 
+def share(batch: int) -> slice:
+    """The rows of a whole batch that are this rank's."""
+    each = batch // size()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
 def mean(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The mean of p over all ranks in value, with the gradient of the local p.
 

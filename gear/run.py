@@ -1,8 +1,8 @@
-"""A run: a folder with its whole configuration, its log and its checkpoint."""
+"""A run: a folder with its whole configuration, its log and its checkpoints."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 from torch import Tensor
 
-from gear import build, codes, data, sources
+from gear import build, codes, data, provenance, ranks, sources
 from gear.config import NAMED, Config, ConfigError, grid
 from gear.config_check import check
 from gear.config_json import differences, plain, read, to_json
@@ -29,11 +29,14 @@ from gear.step import Batch, Encoded
 from gear.store.whole import replacing
 from gear.targets import Target
 from gear.tokenizer.tokenizer import Tokenizer
-from gear.train import state
+from gear.train import distributed, state, stopping, track
 from gear.train.batches import Batches, Features, Stored, Streamed
+from gear.train.lock import locked
 from gear.train.loop import fit
+from gear.train.stopping import Interrupted
+from gear.watching import Watcher
 
-CONFIG, DATA = "config.json", "data.json"
+CONFIG = "config.json"
 SOME = 512  # images that a target's channels are standardised over
 TUNABLE = (  # a run may go on with others: what was done stays the same, up to rounding
     *("device", "log_every", "save_every", "steps", "keep_last", "keep_every", "engine", "guards", "watch"),
@@ -83,13 +86,15 @@ def _some(files: Listing, config: Config) -> UInt8[Tensor, "M 3 H W"]:
 
 @dataclass(frozen=True)
 class Supply:
-    """What a run trains on: its classes, the channels of its targets, the batch of each step, what to say about it."""
+    """What a run trains on: its classes, the channels of its targets, this rank's share of the batch of each step,
+    what to say about it."""
 
     classes: tuple[str, ...]
     dims: dict[str, int]
     batches: Callable[[int], Batch | Encoded]
     left_out: str
     record: dict[str, Any]
+    images: Split[Images | Listing] | None  # where no codes take their place
 
 
 def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Supply:
@@ -103,15 +108,14 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
         codes.require_same_files(config, shards, p.train)
         return _from_images(config, p, Stored(shards, c.batch, c.seed, c.data.flip, (), _live(config, p, on), on))
     dims = {t.name: shards.shape.features[t.name] for t in build.chosen_targets(config)}
-    record = {"classes": shards.about["classes"], "train": len(shards) - len(shards.broken)}
     batches = Stored(shards, c.batch, c.seed, c.data.flip, dims, None, on)
-    return Supply(tuple(shards.about["classes"]), dims, batches, "", record)
+    return Supply(tuple(shards.about["classes"]), dims, batches, "", provenance.of_codes(shards), None)
 
 
 def _from_images(config: Config, p: Prepared, batches: Callable[[int], Batch | Encoded]) -> Supply:
-    dims, train = {t.name: t.channels for t in p.targets}, p.train
-    sizes = {"train": len(train), "held_out": len(p.held_out), "skipped": train.skipped}
-    return Supply(train.classes, dims, batches, train.report(), {"classes": train.classes, **sizes})
+    dims, images = {t.name: t.channels for t in p.targets}, Split(p.train, p.held_out)
+    record = provenance.of_images(images)
+    return Supply(p.train.classes, dims, batches, p.train.report(), record, images)
 
 
 def _live(config: Config, p: Prepared, on: torch.device) -> Callable[[int], Batch]:
@@ -124,34 +128,68 @@ def _live(config: Config, p: Prepared, on: torch.device) -> Callable[[int], Batc
 
 
 def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:
-    """Trains `config` in the folder `run`, or goes on with what is there.
+    """Trains `config` in the folder `run`, or goes on with what is there; each of the processes that a launcher started
+    calls it.
 
-    Refuses, before any long work: an impossible configuration, a folder that holds another run, too few images, a
-    missing weight.
+    Refuses, before any long work: an impossible configuration, a folder that holds another run or is being trained in,
+    too few images, images that are not those it began with, a missing weight.
     """
     config = in_full(check(config))
-    claim(config, run)
-    on = build.device(config)
-    started = (run / state.NAME).exists()  # with all weights: what it began with need not be there still
+    distributed.check_share(config)
+    track.require(config.watch.trackers)
+    on = distributed.own_device(build.device(config))
+    with distributed.joined(on), locked(run) if ranks.rank() == 0 else nullcontext():
+        with stopping.Stop() as stop, stop.leaving():
+            ready = _ready(config, run, prepared, on, console or Console(quiet=ranks.rank() > 0))
+        if stop.asked:
+            raise Interrupted("stopped before the first step; the same command begins again", stop.code)
+        try:
+            ready()
+        finally:
+            ready.training.alone()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Everything that `fit` takes. Calling it trains."""
+
+    training: build.Training
+    begin: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.begin()
+
+
+def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.device, console: Console) -> Ready:
+    # With all weights: what it began with need not be there still.
+    started = distributed.told(claim(config, run) if ranks.rank() == 0 else None)
     build_from = _without_init(config) if started else config
-    build.require(build_from)
-    fed = supply(config, prepared, on)
+    with distributed.first_here():
+        build.require(build_from)
+        fed = supply(config, prepared, on)
     if config.generator.classes not in (None, len(fed.classes)):
         raise ConfigError(
             f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(fed.classes)}."
         )
+    if started:
+        provenance.require_same(run, fed.record)
+    build.set_precision(config, on)
     training = build.training(build_from, len(fed.classes), fed.dims, on)
-    console = console or Console()
+    watched = config.watch.sample_every or config.watch.evaluate_every
+    watch = Watcher(config, fed.images, fed.classes, on, run) if watched else None
     if fed.left_out:
         console.print(fed.left_out, style="yellow", highlight=False, markup=False)
-    with replacing(run / CONFIG) as temporary:
-        temporary.write_text(to_json(config) + "\n")
-    if not started:
-        record = fed.record | {"weights": build.weights_used(config)}
-        with replacing(run / DATA) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n")
+    if ranks.rank() == 0:
+        with replacing(run / CONFIG) as temporary:
+            temporary.write_text(to_json(config) + "\n")
+        if not started:
+            provenance.write(run, fed.record | {"weights": build.weights_used(config)})
     title = run.resolve().name
-    fit(config, run, training.groups, training.step, fed.batches, fed.classes, on, title, console)
+
+    def begin() -> None:
+        fit(config, run, training.groups, training.step, fed.batches, fed.classes, on, title, console, watch)
+
+    return Ready(training, begin)
 
 
 def _without_init(config: Config) -> Config:
@@ -167,13 +205,13 @@ def in_full(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
 
 
-def claim(config: Config, run: Path) -> None:
-    """Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs, or if it
+def claim(config: Config, run: Path) -> bool:
+    """Whether `run` has a checkpoint that `config` goes on from. Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs, or if it
     has made more steps than `config` asks for."""
-    file, checkpoint = run / CONFIG, run / state.NAME
-    if not checkpoint.exists():  # a start that failed has nothing to lose
-        return
-    there = read(file) if file.exists() else state.load(checkpoint, ()).config
+    file, newest = run / CONFIG, state.newest(run, ())
+    if newest is None:  # a start that failed has nothing to lose
+        return False
+    there = read(file) if file.exists() else newest.config
     same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
     if different := differences(same, config):
         raise ConfigError(
@@ -181,8 +219,9 @@ def claim(config: Config, run: Path) -> None:
             "Choose another folder with --out, or delete this one"
             + (f", or go on with it as it was: gear train {file}" if file.exists() else ".")
         )
-    if config.steps < there.steps and (done := state.load(checkpoint, ()).step) > config.steps:
+    if (done := newest.step) > config.steps:
         raise ConfigError(f"{run} has made {done} steps already; steps must be at least that. It is {config.steps}.")
+    return True
 
 
 @dataclass(frozen=True)

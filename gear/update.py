@@ -1,6 +1,7 @@
 """What may move: `frozen(module)` holds a module fixed for one term, `update` moves whole groups (eqs. 11, 12)."""
 
 import copy
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gear import ranks
+from gear.recompute import recompute
 
 _skeletons: "weakref.WeakKeyDictionary[nn.Module, nn.Module]" = weakref.WeakKeyDictionary()
 
@@ -30,7 +32,8 @@ def frozen(
     unless `train` asks for training mode: a critic with batch statistics does, and its running ones then move as they
     would in any call.
 
-    Parameters that are sharded over the ranks are gathered first, by all ranks together: those whose name is `needed`.
+    Its activations are kept, also where those of the live module are computed again. Parameters that are sharded over
+    the ranks are gathered first, by all ranks together: those whose name is `needed`.
     """
     skeleton, named = _skeleton(module).train(train), dict(module.named_parameters())
     state = {name: whole(p.detach()) for name, p in named.items() if not isinstance(p, DTensor) or needed(name)}
@@ -47,6 +50,7 @@ def _skeleton(module: nn.Module) -> nn.Module:
         for part, live in zip(skeleton.modules(), module.modules(), strict=True):
             if live._compiled_call_impl is not None:  # which deepcopy leaves out
                 part.compile()
+        recompute(skeleton, False)  # by the backward pass its parameters have left it
         _skeletons[module] = skeleton
     return _skeletons[module]
 
@@ -63,15 +67,26 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     return average.eval().requires_grad_(False)
 
 
-def shard(module: nn.Module, parts: nn.ModuleList, average: AveragedModel | None) -> None:
-    """Spreads the parameters of `module` and of its average over the ranks (FSDP2), by `parts`, one gathered at a time.
-    Before the optimiser is made, whose state is then spread as well."""
+def shard(module: nn.Module, parts: str, average: AveragedModel | None) -> None:
+    """Spreads the parameters of `module` and of its average over the ranks (FSDP2), one of its `parts` (the name of a
+    list of modules) gathered at a time. Before the optimiser is made, whose state is then spread as well."""
     _skeleton(module)  # a sharded module cannot be copied
-    name = next(name for name, child in module.named_children() if child is parts)
     for net in (module,) if average is None else (module, average.module):
-        for part in net.get_submodule(name):
+        for part in net.get_submodule(parts).children():
             fully_shard(part)
         fully_shard(net)
+
+
+def whole_average(group: "Trained") -> nn.Module:
+    """The averaged module of a group, or the module itself where no average is kept, in eval mode; put together, by all
+    ranks, where it is sharded."""
+    net = group.module if group.ema is None else group.ema.module
+    if not group.sharded:
+        return net.eval()
+    on = next(net.parameters()).device
+    copied = copy.deepcopy(_skeleton(group.module)).to_empty(device=on)
+    copied.load_state_dict({name: whole(t) for name, t in net.state_dict().items()})
+    return copied.eval().requires_grad_(False)
 
 
 class Trained(nn.Module):
@@ -96,7 +111,7 @@ class Trained(nn.Module):
         if not optimizer.defaults.get("fused"):
             raise ValueError(f"the optimiser of {name} must be a fused one: give it fused=True.")
         self.name, self.module, self.optimizer, self.clip = name, module, optimizer, clip
-        self.ema = averaged(module, ema) if isinstance(ema, float) else ema
+        self.ema = ema if ema is None or isinstance(ema, AveragedModel) else averaged(module, ema)
         self._ddp: tuple[DistributedDataParallel, ...] = ()  # in a tuple, so that its parameters are not counted twice
 
     @property
@@ -106,19 +121,12 @@ class Trained(nn.Module):
     def replicate(self) -> None:
         """Gradients are averaged over the ranks from now on, each of which holds the whole module. Rank 0's weights
         are everyone's."""
-        self._ddp = (
-            DistributedDataParallel(
-                self.module,
-                device_ids=None
-                if next(self.module.parameters()).device.type == "cpu"
-                else [torch.cuda.current_device()],
-                broadcast_buffers=False,  # they are functions of what all ranks share
-                gradient_as_bucket_view=True,
-                # Every parameter has a gradient. But only with this does torch keep the order in which it sums from the
-                # first step on, and not change it after one: a run that is continued must sum as one that is not.
-                find_unused_parameters=True,
-            ),
-        )
+        on = next(self.module.parameters()).device
+        # Buffers are functions of what all ranks share. Older versions of torch have another name for it.
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        own: dict[str, Any] = {"device_ids": None if on.type == "cpu" else [on], buffers: False}
+        self._ddp = (DistributedDataParallel(self.module, gradient_as_bucket_view=True, **own),)
 
     def alone(self) -> None:
         """Undoes `replicate`: a process group must not end before its reducers."""

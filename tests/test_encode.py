@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gear import build, run
+from gear import build, provenance, run
 from gear.cli import main
 from gear.config import Config, ConfigError, Frozen, Target
 from gear.config_json import to_json
@@ -135,7 +135,7 @@ def test_stored_features_need_no_image(tiny, trained, photos, tmp_path, monkeypa
     run.train(stored, tmp_path / "run")
     (line,) = (line for line in log.read(tmp_path / "run" / log.NAME) if line["step"] == 3)
     assert line["ntp"] > 0
-    assert json.loads((tmp_path / "run" / run.DATA).read_text())["train"] > 0
+    assert json.loads((tmp_path / "run" / provenance.NAME).read_text())["train"] > 0
 
 
 def test_what_is_stored_is_what_the_tokenizer_says(tiny, trained, tmp_path):

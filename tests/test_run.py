@@ -15,13 +15,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from gear import run, weights
+from gear import provenance, run, weights
 from gear.config import IBQ, LFQ, Config, ConfigError, Frozen, Gear, Generator, Naive, Stage, Warmup
 from gear.config_json import read
 from gear.store import saving
 from gear.train import log, state
 from gear.train.batches import Batches
-from gear.train.loop import Interrupted
+from gear.train.stopping import Interrupted
 
 STAGES: tuple[Stage, ...] = (Warmup(), Gear(), Frozen(), Naive())
 
@@ -79,9 +79,9 @@ def interrupted(at: int) -> Iterator[None]:
 
 
 def test_the_folder(tiny: Config, trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} == {run.CONFIG, run.DATA, log.NAME, state.NAME}
+    assert {path.name for path in trained.iterdir()} == {run.CONFIG, provenance.NAME, log.NAME, state.NAME}
     assert read(trained / run.CONFIG) == tiny
-    about = json.loads((trained / run.DATA).read_text())
+    about = json.loads((trained / provenance.NAME).read_text())
     assert about["classes"] == ["disc", "square"]
     assert about["train"] + about["held_out"] == 8
     assert about["held_out"] >= 1
@@ -356,7 +356,7 @@ def test_what_was_left_out_is_said(tiny: Config, images_folder: Path, tmp_path: 
     run.train(config, tmp_path / "run", console=console)
     assert isinstance(console.file, io.StringIO)
     assert "Left out: 1 broken (disc/[b]roken[&].png)." in console.file.getvalue()
-    assert json.loads((tmp_path / "run" / run.DATA).read_text())["skipped"] == {"broken": 1}
+    assert json.loads((tmp_path / "run" / provenance.NAME).read_text())["skipped"] == {"broken": 1}
 
 
 # ------------------------------------------------------------------------------------------- load

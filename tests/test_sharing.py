@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 import gear
-from gear import exporting, inference, run, sources
+from gear import exporting, inference, provenance, run, sources
 from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, MODEL, ModelError
@@ -262,7 +262,7 @@ def test_a_saved_tokenizer_can_be_trained_on(trained: Path, tmp_path: Path, tiny
     exporting.export(trained, tmp_path / "saved", "hub", "tokenizer")
     config = replace(tiny, stage=Frozen(), tokenizer=replace(tiny.tokenizer, init=str(tmp_path / "saved")), steps=1)
     run.train(config, tmp_path / "run")
-    record = json.loads((tmp_path / "run" / run.DATA).read_text())
+    record = json.loads((tmp_path / "run" / provenance.NAME).read_text())
     assert len(record["weights"]["tokenizer.init"]) == len(record["weights"]["efficientnet_lite0"]) == 64
 
 

@@ -59,7 +59,7 @@ class Images:
         )
 
 
-Part = TypeVar("Part")
+Part = TypeVar("Part", covariant=True)  # a Split of Images is one of Images or Listings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Which images a step sees, and how: a pure function of (seed, step), so that resuming a run needs no state."""
+"""Which images a step sees, and how: a pure function of (seed, step), so that resuming a run needs no state.
+
+Of several ranks, each has its own rows of the one batch that all of them would draw: epochs, crops and flips do not
+depend on how many there are.
+"""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -7,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from gear import ranks
 from gear.data.images import DataError
 
 ATTEMPTS = 1000  # at an image that is not broken
@@ -36,7 +41,7 @@ def _epoch(n: int, seed: int, epoch: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Draw:
-    """The rows of one step's batch."""
+    """The rows of one step's batch, or this rank's of them."""
 
     index: Int64[np.ndarray, "B"]  # of the image
     view: Int64[np.ndarray, "B"]  # which of its fixed crops; 0 where there is one, or none
@@ -54,19 +59,20 @@ def draw(
     flip: bool = False,
     broken: Container[int] = frozenset(),
 ) -> Draw:
-    """`batch_indices` with a view of each image, and half of them flipped if `flip`.
+    """`batch_indices` with a view of each image, and half of them flipped if `flip`; this rank's share of the rows.
 
     An image in `broken` is replaced by another one, a function of (seed, step, row) and of which images are broken; the
     other rows stay as they are. Codes stored of all views and flips are therefore drawn as the live images are.
     """
     index = batch_indices(n, batch, seed, step)
-    for row, i in enumerate(index.tolist()):
-        if i in broken:
+    mine = ranks.share(batch)
+    for row in range(mine.start, mine.stop):
+        if int(index[row]) in broken:
             index[row] = _another(broken, n, seed, step, row)
     random = np.random.default_rng((seed, step, 1))
     flipped = random.random(batch) < 0.5 * flip
     place, view = random.random((batch, 2)), random.random(batch)
-    return Draw(index, (view * (views or 1)).astype(np.int64), flipped, place)
+    return Draw(index[mine], (view * (views or 1)).astype(np.int64)[mine], flipped[mine], place[mine])
 
 
 def _another(broken: Container[int], n: int, seed: int, step: int, row: int) -> int:

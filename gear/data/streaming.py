@@ -102,7 +102,8 @@ class _Plan:
         return draw(len(self.listing), self.batch, self.seed, step, views=c.fixed, flip=self.flip, broken=self.broken)
 
     def request(self, step: int) -> Request:
-        return self.rows(self.draw(step), np.arange(self.batch))
+        drawn = self.draw(step)
+        return self.rows(drawn, np.arange(len(drawn.index)))
 
     def rows(self, drawn: Draw, rows: Int64[np.ndarray, "n"]) -> Request:
         index, c = drawn.index[rows], self.cropping

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gear.assignment import full
 from gear.noise import Dropout
+from gear.recompute import Recomputable
 
 ClassRotary = Literal["identity", "zero"]
 
@@ -152,7 +153,7 @@ class FeedForward(nn.Module):
         return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     """x + attention(norm(x)), then x + feed_forward(norm(x))."""
 
     def __init__(self, width: int, heads: int, dropout: float):

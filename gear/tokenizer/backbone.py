@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gear.recompute import Recomputable
+
 
 class Encoder(nn.Module):
     """Images to latents.
@@ -95,7 +97,7 @@ class Decoder(nn.Module):
         return self.unfold(self.conv_out(swish(self.norm_out(z))))
 
 
-class Residual(nn.Module):
+class Residual(Recomputable):
     """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 convolution on the short cut where the width changes.
 
     bias: of the convolutions; MAGVIT2's have none.
@@ -114,7 +116,7 @@ class Residual(nn.Module):
         return y
 
 
-class Attention(nn.Module):
+class Attention(Recomputable):
     """Self-attention over all positions: one head, logits scaled by C^-0.5, 1x1 convolutions as projections."""
 
     def __init__(self, channels: int, groups: int):

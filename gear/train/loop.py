@@ -1,29 +1,58 @@
 """The loop, the only one. Everything that varies between regimes is in the step it is given."""
 
-import math
-import signal
-import types
+import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
+from torch import nn
 
+from gear import ranks
 from gear.config import Config
 from gear.progress import bars
 from gear.step import Batch, Encoded, Step
-from gear.train import log, state
-from gear.update import Trained
+from gear.train import diagnosis, log, state, track
+from gear.train.distributed import Agreement
+from gear.train.health import Alarm, Collapse, Skips
+from gear.train.keep import Keeper
+from gear.train.lines import append, cut
+from gear.train.resume import resume
+from gear.train.stopping import Interrupted, Stop
+from gear.update import Trained, whole_average
 
+HEALTH = "health.jsonl"  # warnings, in the run folder
 
-class Interrupted(KeyboardInterrupt):
-    """Training stopped early, with its state saved."""
+notes = logging.getLogger("gear")
 
 
 class Diverged(ValueError):
-    """A loss is not finite any more, and neither are the weights."""
+    """Updates were left out over and over, since gradients are not finite any more; the weights still are."""
+
+
+class Collapsed(ValueError):
+    """The codebook fell below `guards.collapse_stop`."""
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """Draws and measures the averaged pair; `gear.watching.Watcher`. All ranks call it, and get the same."""
+
+    def begin(self, step: int) -> None: ...
+
+    def measured(self, step: int) -> bool: ...
+
+    def draw(self, tokenizer: Any, generator: Any, step: int) -> Mapping[str, UInt8[np.ndarray, "H W 3"]]: ...
+
+    def measure(
+        self, tokenizer: Any, generator: Any, step: int, shown: Progress | None = None
+    ) -> Mapping[str, float]: ...
 
 
 def fit(
@@ -36,76 +65,162 @@ def fit(
     on: torch.device,
     title: str,
     console: Console,
+    watch: Watching | None = None,
 ) -> None:
-    """Trains until `config.steps`, on from `run`'s checkpoint. Ctrl-C or SIGTERM saves, then raises `Interrupted`.
+    """Trains until `config.steps`, on from `run`'s newest valid checkpoint; with several ranks, all of them together.
 
-    Raises `Diverged` at the first log line with a number that is not finite, and leaves the last checkpoint as it is.
+    batches: this rank's share of the batch of a step. Ctrl-C, SIGTERM or SIGUSR1 saves, then raises `Interrupted`.
+    Raises `Diverged` after `guards.skip_limit` updates in a row with a gradient that is not finite, `Collapsed`, and
+    `CheckpointError`; the last checkpoint is then as it was.
     """
-    checkpoint, done, pending = run / state.NAME, 0, {}
-    if checkpoint.exists():
-        found = state.load(checkpoint)
-        if other := set(classes) ^ set(found.classes):
-            raise state.CheckpointError(
-                f"the classes of the images have changed since {checkpoint} was written ({min(other)!r} is in one list "
-                "only); train in another folder."
-            )
-        for group in groups:
-            state.restore(group, found)
-        done, pending = found.step, found.part("log")
-    lines = log.Log(run / log.NAME, done, pending)
-    with bars(console) as progress, _Stop() as stop:
-        bar = progress.add_task(escape(title), total=config.steps, completed=done, note="")
-        while done < config.steps and not stop.asked:
-            seed(config.seed, done)
-            batch = batches(done)
-            with torch.autocast(on.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                lines.add(step(batch), len(batch.c))
-            done += 1
-            if done % config.log_every == 0 or done == config.steps:
-                line = lines.line(done)
-                progress.update(bar, note=_note(line))
-                _require_finite(line)
-            if done % config.save_every == 0 or done == config.steps or stop.asked:
-                state.save(checkpoint, groups, done, config, classes, lines.pending())
-            progress.update(bar, completed=done)
+    start, first = resume(run, groups, classes), ranks.rank() == 0
+    done, pending = start.step, start.log
+    lines = log.Log(run / log.NAME, done, {k: t for k, t in pending.items() if not k.startswith("skips.")})
+    # Not the longest row, which may be what stopped the run: mended, it must be able to go on.
+    counted = {k.removeprefix("skips."): t for k, t in pending.items() if k.startswith("skips.")}
+    skips = Skips(on, {name: t for name, t in counted.items() if name != "longest"})
+    collapse = Collapse(config, lines.kept)
+    if first:
+        cut(run / HEALTH, done)
+    if watch is not None:
+        watch.begin(done)
+
+    def train_on(batch: Batch | Encoded) -> Step:
+        with torch.autocast(on.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            return in_parts(step, batch, config.engine.accumulate)
+
+    def look(progress: Progress, stop: Stop) -> None:
+        """Pictures and numbers of the averaged pair, where they are due."""
+        w = config.watch
+        sheet = w.sample_every and done % w.sample_every == 0
+        number = w.evaluate_every and done % w.evaluate_every == 0
+        if watch is None or not (sheet or number):
+            return
+        with stop.leaving(ranks.size() == 1):
+            pair = averaged_pair(groups)
+            if sheet:
+                for name, pixels in watch.draw(*pair, done).items():
+                    trackers.picture(done, name, pixels)
+            if number:
+                trackers.scalars(done, watch.measure(*pair, done, progress))
+
+    def save() -> None:
+        keeper.save(
+            groups, done, config, classes, lines.pending() | {f"skips.{k}": t for k, t in skips.pending().items()}
+        )
+
+    keeping = Keeper(run, config.keep_last, config.keep_every)
+    names = config.watch.trackers if first else ()
+    trackers = track.opened(names, run, config, done)
+    try:
+        with bars(console) as progress, Stop() as stop, keeping as keeper:
+            bar = progress.add_task(escape(title), total=config.steps, completed=done, note="")
+            agreement, stopping = Agreement(), False
+            if done and watch is not None and not watch.measured(done):  # was stopped while it measured
+                look(progress, stop)
+            while done < config.steps and not stopping:
+                seed(config.seed, done)
+                batch = batches(done)
+                taken = train_on(batch)
+                lines.add(taken, len(batch.c))
+                skips.add(done, taken.terms)
+                done += 1
+                last = done == config.steps
+                if done % config.log_every == 0 or last:
+                    line = lines.line(done)
+                    progress.update(bar, note=note(line))
+                    trackers.scalars(done, line)
+                    alarm = collapse.see(line)
+                    if alarm is not None:
+                        warn(run, alarm, progress)
+                    report = skips.read()
+                    if report.longest >= config.guards.skip_limit and report.last_step is not None:
+                        number = report.last_step - max(0, report.streak - 1)  # the first of those in a row
+                        told = diagnosed(config, run, groups, train_on, batches(number), number)
+                        raise Diverged(f"training has diverged: {told}")
+                    if alarm is not None and alarm.stop:
+                        raise Collapsed(alarm.message)
+                look(progress, stop)
+                keeper.check()
+                stopping = agreement.stop(stop.asked is not None)
+                if done % config.save_every == 0 or last or stopping:
+                    save()
+                progress.update(bar, completed=done)
+            agreement.end()
+    finally:
+        trackers.close()
     if done < config.steps:
         raise Interrupted(
-            f"stopped at step {done} of {config.steps}, saved in {checkpoint}; the same command goes on from there"
+            f"stopped at step {done} of {config.steps}, saved in {run / state.NAME}; "
+            "the same command goes on from there",
+            stop.code,
         )
 
 
 def seed(*numbers: int) -> None:
-    """Every step's randomness (dropout, class drop) is a function of these, so that a resumed run repeats it."""
+    """Every step's randomness (dropout, class drop) is a function of these, so that a resumed run repeats it. The same
+    on every rank: what is random for an image belongs to its row of the whole batch (`gear.noise`)."""
     torch.manual_seed(hash(numbers) % 2**63)  # hashes of ints do not depend on PYTHONHASHSEED
 
 
-def _require_finite(line: Mapping[str, Any]) -> None:
-    if broken := [name for name, value in line.items() if not math.isfinite(value)]:
-        raise Diverged(
-            f"training has diverged: {broken[0]} is {line[broken[0]]} up to step {line['step']}. "
-            "Train with a lower learning rate (optimizer.*_lr) in another folder."
-        )
+def in_parts(step: Callable[[Any], Step], batch: Batch | Encoded, parts: int) -> Step:
+    """`step` on each of the equal parts of `batch`, gradients accumulated: the groups move with the last one."""
+    if parts == 1:
+        return step(batch)
+    taken: list[Step] = []
+    for i in range(parts):
+        torch.manual_seed(torch.initial_seed())  # each part draws for the whole batch, and uses its rows
+        with ranks.in_part(i, parts):
+            taken.append(step(part_of(batch, i, parts)))
+    losses = [name for name in taken[0].terms if all(name in t.terms for t in taken)]
+    means = {name: torch.stack([t.terms[name] for t in taken]).mean(0) for name in losses}
+    return Step(dict(taken[-1].terms) | means, torch.stack([t.counts for t in taken]).sum(0))
 
 
-def _note(line: Mapping[str, Any]) -> str:
+def part_of(batch: Any, index: int, of: int) -> Any:
+    """Rows of every tensor of a batch."""
+    n = len(batch.c) // of
+    rows = slice(index * n, (index + 1) * n)
+    own = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    return type(batch)(**{k: {n: t[rows] for n, t in v.items()} if k == "f" else v[rows] for k, v in own.items()})
+
+
+def averaged_pair(groups: Sequence[Trained]) -> tuple[nn.Module, nn.Module | None]:
+    """The averaged tokenizer (of a frozen one, itself) and generator (None in a warm-up), whole and in eval mode."""
+    found = {group.name: whole_average(group) for group in groups if group.name != "critic"}
+    return found["tokenizer"], found.get("generator")
+
+
+def warn(run: Path, alarm: Alarm, progress: Progress) -> None:
+    """On the terminal, and for `gear status`."""
+    if ranks.rank():
+        return
+    progress.console.print(f"warning: {alarm.message}", style="yellow", highlight=False, markup=False)
+    append(run / HEALTH, {"step": alarm.step, "kind": alarm.kind, "message": alarm.message})
+
+
+def diagnosed(
+    config: Config,
+    run: Path,
+    groups: Sequence[Trained],
+    step: Callable[[Any], Step],
+    batch: Batch | Encoded,
+    number: int,
+) -> str:
+    """What is known of a step that was not finite, its batch saved."""
+    found = diagnosis.diagnose(groups, step, batch, lambda: seed(config.seed, number))
+    saved = run / diagnosis.FOLDER
+    if ranks.rank() == 0:
+        saved = diagnosis.save_batch(run, number, batch)
+    return diagnosis.sentence(found, number, saved)
+
+
+def note(line: Mapping[str, Any]) -> str:
+    """What fits beside a progress bar."""
     shown = {"reconstruction": "L1", "ntp": "NTP", "align_hard": "align", "codebook_entropy": "H"}
-    return "  ".join(f"{label} {line[name]:.3f}" for name, label in shown.items() if name in line)
-
-
-class _Stop:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop honours between steps; the second is immediate."""
-
-    asked = False
-
-    def __enter__(self) -> "_Stop":
-        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, number: int, frame: types.FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    losses = [f"{label} {line[name]:.3f}" for name, label in shown.items() if line.get(name) is not None]
+    skipped = sum(value for name, value in line.items() if name.startswith("skipped_"))
+    rest = [f"{line['images_per_s']:.0f} img/s", f"{line['memory_gib']:.1f} GiB"] + [f"skipped {skipped}"] * bool(
+        skipped
+    )
+    return "  ".join(losses + rest)
