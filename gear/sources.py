@@ -40,7 +40,10 @@ def find(source: str) -> Path:
 def file_of(source: str) -> Path:
     """The file that `source` stands for, where it is a folder the one in it that holds the weights."""
     path = find(source)
-    return next((file for file in (path / MODEL, path / state.NAME) if file.is_file()), path)
+    if (path / MODEL).is_file():
+        return path / MODEL
+    newest = state.newest(path, ()) if path.is_dir() else None
+    return path if newest is None else newest.path
 
 
 def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:

@@ -1,5 +1,6 @@
 """A checkpoint gives back every bit, is whole or not there, and no file can crash the reader or run code in it."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gear.config import LFQ, Config
-from gear.store import saving
+from gear.store import saving, torch_file
 from gear.train import state
 from gear.train.state import CheckpointError
 from gear.update import Trained, update
@@ -29,7 +30,7 @@ def group(seed: int, name: str = "tokenizer", ema: float | None = 0.9) -> Traine
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(name, module, torch.optim.AdamW(module.parameters(), 1e-2), 1.0, ema)
+    return Trained(name, module, torch.optim.AdamW(module.parameters(), 1e-2, fused=True), 1.0, ema)
 
 
 def train(group: Trained, steps: range) -> None:
@@ -223,6 +224,97 @@ def not_a_number(path: Path) -> None:
     save_file(tensors, path, state.header(found.step, found.config, found.classes))
 
 
+def flipped(path: Path, at: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def whole(tiny: Config, path: Path) -> dict[str, tuple[int, int]]:
+    """A checkpoint of every kind of part at `path`: where in the file the bytes of each tensor are."""
+    groups = [group(0), group(1, "critic", ema=None)]
+    for one in groups:
+        train(one, range(3))
+    log = {"sum.ntp": torch.tensor(0.5), "counts": torch.arange(9), "half": torch.ones(3, dtype=torch.bfloat16)}
+    state.save(path, groups, 3, tiny, CLASSES, log | {"none": torch.empty(0), "flags": torch.tensor([True, False])})
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:start])
+    entries.pop("__metadata__")
+    return {key: (start + e["data_offsets"][0], start + e["data_offsets"][1]) for key, e in entries.items()}
+
+
+PARTS = {"tokenizer", "tokenizer_ema", "tokenizer_averages", "tokenizer_optimizer", "critic", "critic_optimizer", "log"}
+
+
+def test_a_flipped_bit_in_any_tensor_is_found(tiny: Config, tmp_path: Path) -> None:
+    """And named by its part; the other parts can still be read."""
+    path = tmp_path / state.NAME
+    places = whole(tiny, path)
+    assert {key.split(".")[0] for key in places} == PARTS
+    content = path.read_bytes()
+    for key, (start, end) in places.items():
+        part = key.split(".")[0]
+        for at in {start, end - 1} if end > start else ():
+            flipped(path, at)
+            for asked in (None, {part}):
+                with pytest.raises(CheckpointError, match=f"{path} is damaged: its {part} differs.*another") as error:
+                    state.load(path, asked)
+                one_sentence(error)
+            assert state.load(path, PARTS - {part}).step == 3
+            path.write_bytes(content)
+    assert state.load(path).step == 3
+
+
+def test_a_flipped_bit_in_the_header_is_found(tiny: Config, tmp_path: Path) -> None:
+    """Or changes nothing that is read."""
+    path = tmp_path / state.NAME
+    start = min(places[0] for places in whole(tiny, path).values())
+    content, before, unnoticed = path.read_bytes(), state.load(path), 0
+    for at in range(0, start, 31):
+        flipped(path, at, bit=at % 8)
+        try:
+            found = state.load(path)
+        except CheckpointError:
+            pass
+        else:
+            unnoticed += 1
+            assert (found.step, found.config, found.classes) == (before.step, before.config, before.classes)
+            assert found.tensors.keys() == before.tensors.keys()
+            assert all(torch.equal(t, before.tensors[key]) for key, t in found.tensors.items())
+        path.write_bytes(content)
+    assert unnoticed < start / 31 / 20
+
+
+def test_the_digests_are_over_names_kinds_shapes_and_bytes() -> None:
+    """By an example that is written out, and by changes of which each must show."""
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    by_hand = hashlib.sha256(b'["a.x", "torch.float32", [2, 2]]' + x.numpy().tobytes()).hexdigest()
+    by_hand_too = hashlib.sha256(b'["b", "torch.int64", []]' + (5).to_bytes(8, "little")).hexdigest()
+    made = state.digests({"b": torch.tensor(5), "a.x": x}, {"step": "3"})
+    assert made == {"a": by_hand, "b": by_hand_too, "header": hashlib.sha256(b'{"step": "3"}').hexdigest()}
+    others = [{"a.y": x}, {"a.x": x.view(torch.int32)}, {"a.x": x.reshape(4)}, {"a.x": -x}, {"a.x": x, "a.z": x}]
+    assert len({by_hand, *(state.digests(other, {})["a"] for other in others)}) == 6
+    odd = {
+        "a.bfloat16": x.bfloat16(),
+        "a.eight": x.to(torch.float8_e4m3fn),
+        "a.complex": x.to(torch.complex64),
+        "a.strided": x.T,
+        "a.mask": x > 2,
+        "a.none": torch.empty(0, 2),
+    }
+    assert state.digests(odd, {}) == state.digests({key: t.clone() for key, t in reversed(odd.items())}, {})
+
+
+def test_files_without_digests_are_read(written: Path) -> None:
+    before = state.load(written)
+    rewritten()(written)
+    assert torch_file.header(written) == state.header(before.step, before.config, before.classes)
+    assert state.load(written).tensors.keys() == before.tensors.keys()
+    flipped(written, -1)
+    assert state.load(written).step == 3  # nobody can tell
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -237,6 +329,10 @@ def not_a_number(path: Path) -> None:
         (lambda path: save_file({"weight": torch.ones(3)}, path), "not a checkpoint that `gear train` wrote"),
         (rewritten(format="gear-9"), "not a checkpoint that `gear train` wrote"),
         (rewritten(config="{"), "another version"),
+        (rewritten(sha256="{"), "damaged: its header differs"),
+        (rewritten(sha256="[1]"), "damaged: its header differs"),
+        (rewritten(sha256="[" * 10**5), "damaged: its header differs"),
+        (rewritten(sha256="{}"), "damaged: its header and tokenizer and tokenizer_averages and"),
         (rewritten(step=None), "another version"),
         (rewritten(classes="["), "another version"),
         (from_the_future, "stage has no field 'novelty'"),
