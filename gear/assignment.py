@@ -266,7 +266,8 @@ class Usage:
 def count(q: Int[Tensor, "*N"], K: int) -> Float[Tensor, "K"]:
     """How often each codeword was chosen, float32, without a host sync (torch.bincount has one)."""
     q = q.flatten()
-    return torch.zeros(K, device=q.device).index_add_(0, q, torch.ones_like(q, dtype=torch.float32))
+    ones = torch.ones_like(q, dtype=torch.float32)
+    return ones.new_zeros(K).index_add_(0, q, ones)
 
 
 def usage(counts: Float[Tensor, "K"]) -> Usage:

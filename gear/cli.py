@@ -14,6 +14,7 @@ from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknow
 from gear.config import Config, Warmup
 
 MOST = 4000  # characters of a message
+RANK = "RANK"  # torchrun's name for the number of a process
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def train(args: Sequence[str]) -> None:
     from gear import run  # late: it imports torch, for which neither --help nor a typing error should wait
 
     run.train(command.config, command.out)
+    if not is_first():
+        return
     print(f"done: {command.out}")
     if isinstance(command.config.stage, Warmup):
         print(f"next: another recipe with --tokenizer.init {command.out}")
@@ -253,7 +256,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Dispatches, and turns the errors a user can mend into one line. GEAR_DEBUG=1 shows the traceback instead."""
+    """Dispatches, and turns the errors a user can mend into one line. GEAR_DEBUG=1 shows the traceback instead.
+
+    Of several processes each says what went wrong in it, with its rank; torchrun shows the first one's traceback again
+    at the end.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print("usage: gear COMMAND [...]\n")
@@ -263,14 +270,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args[0] not in COMMANDS:
         fail(unknown("command", args[0], COMMANDS))
+    if RANK in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        record(dispatch)(args)  # pyright: ignore[reportOptionalCall]
+    else:
+        dispatch(args)
+
+
+def dispatch(args: Sequence[str]) -> None:
     try:
         if args[0] in CONFIGURED:
             CONFIGURED[args[0]](args[1:])
         else:
             tyro.cli(COMMANDS[args[0]], prog=f"gear {args[0]}", args=args[1:])
     except KeyboardInterrupt as stopped:
-        print(f"\ngear: {str(stopped) or 'stopped'}.", file=sys.stderr)
-        sys.exit(130)
+        code = getattr(stopped, "code", 130)  # 0 where a machine is to be given back: nothing went wrong
+        if is_first():
+            print(f"\ngear: {str(stopped) or 'stopped'}.", file=sys.stderr)
+        sys.exit(code)
     except BrokenPipeError:  # gear train demo --help | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its exit
         sys.exit(1)
@@ -283,13 +301,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         fail("a file is nested too deeply to be read.")
     except (RuntimeError, MemoryError) as error:
+        if type(error).__name__ == "PeerLost":  # the other one's message is the one to read
+            say(str(error))
+            sys.exit(1)
         if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
         fail(f"not enough memory ({str(error).splitlines()[0]}): try a smaller --batch, model or --data.resolution.")
 
 
+def is_first() -> bool:
+    """Whether this is rank 0 of the processes that a launcher started, or the only one."""
+    return os.environ.get(RANK, "0") == "0"
+
+
 def fail(message: str) -> NoReturn:
+    say(message)
+    sys.exit(2)
+
+
+def say(message: str) -> None:
     """On one line, whatever a file put into its names: no line breaks, no codes that terminals obey, no megabytes."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message[:MOST])
-    print(f"gear: {shown}{'...' if len(message) > MOST else ''}", file=sys.stderr)
-    sys.exit(2)
+    who = "gear" if is_first() else f"gear, rank {os.environ[RANK]}"
+    print(f"{who}: {shown}{'...' if len(message) > MOST else ''}", file=sys.stderr)

@@ -70,7 +70,7 @@ def mean(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def gathered(t: Float[Tensor, "*shape"]) -> Float[Tensor, "W *shape"]:
     """The t of every rank, in their order, with the exact gradient: what a rank does with the t of another one counts
     in the other one's gradient. For small tensors, of one shape."""
-    return _Gathered.apply(t)
+    return t[None] if size() == 1 else _Gathered.apply(t)
 
 
 class _Gathered(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -62,15 +63,29 @@ def whole(t: Tensor) -> Tensor:
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of `module`, which starts as a copy of it. Buffers too, as in the released GEAR."""
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = AveragedModel(module, multi_avg_fn=_moving_average(decay), use_buffers=True)
     average.n_averaged.fill_(1)  # the first update averages too; torch's would copy
     return average.eval().requires_grad_(False)
+
+
+def _moving_average(decay: float) -> Callable[..., None]:
+    move = get_ema_multi_avg_fn(decay)
+
+    def each_kind(averages: list[Tensor], live: list[Tensor], count: Tensor | int) -> None:
+        pairs = list(zip(averages, live, strict=True))
+        for sharded in (False, True):  # buffers are not sharded, and torch takes no lists of both kinds
+            if chosen := [pair for pair in pairs if isinstance(pair[0], DTensor) is sharded]:
+                move([a for a, _ in chosen], [b for _, b in chosen], count)
+
+    return each_kind
 
 
 def shard(module: nn.Module, parts: str, average: AveragedModel | None) -> None:
     """Spreads the parameters of `module` and of its average over the ranks (FSDP2), one of its `parts` (the name of a
     list of modules) gathered at a time. Before the optimiser is made, whose state is then spread as well."""
     _skeleton(module)  # a sharded module cannot be copied
+    # A projector's output is a view; nothing here changes one in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
     for net in (module,) if average is None else (module, average.module):
         for part in net.get_submodule(parts).children():
             fully_shard(part)
