@@ -151,9 +151,14 @@ def test_files_that_are_broken_are_left_out(
     assert watcher.draw(pair.tokenizer, None, 1)["reconstructions"].shape == (2 * 128, 3 * 128, 3)
     assert watcher.inputs is not None
     assert watcher.inputs.flatten(1).float().std(1).min() > 0  # none of them blank
-    assert np.isfinite(watcher.measure(pair.tokenizer, pair.generator, 1)["rfid"])
+    found = watcher.measure(pair.tokenizer, pair.generator, 1)
     (line,) = lines(tmp_path)
     assert (line["n"], line["n_reconstructed"]) == (40, 3)
+    for i in (0, 3):
+        (tmp_path / "bad" / "disc" / f"{i}.png").unlink()
+    assert make(Split(train=scan(pictures), held_out=scan(tmp_path / "bad"))).measure(
+        pair.tokenizer, pair.generator, 2
+    ) == pytest.approx(found, rel=1e-4)
     messages = {r.getMessage() for r in caplog.records if r.name == "gear" and r.module == "streaming"}
     assert messages == {f"Left out: disc/{i}.png (broken)." for i in (0, 3)}
 
