@@ -14,6 +14,7 @@ from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknow
 from gear.config import Config, Warmup
 
 MOST = 4000  # characters of a message
+ALIKE = ("ConfigError", "Diverged", "Collapsed")  # errors that all processes of a run meet, and rank 0 tells
 RANK = "RANK"  # torchrun's name for the number of a process
 
 
@@ -295,6 +296,8 @@ def dispatch(args: Sequence[str]) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("GEAR_DEBUG"):
             raise
+        if not is_first() and type(error).__name__ in ALIKE:
+            sys.exit(2)
         fail(str(error))
     except RecursionError:
         if os.environ.get("GEAR_DEBUG"):

@@ -74,4 +74,3 @@ def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:
                 f"{config.data.codes} was encoded with {name} {found!r}, and this run has {value!r}: encode again into "
                 "another folder, or change the run."
             )
-

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from torch import Tensor
 
-from gear import build, inference, losses, recipes, run, weights
+from gear import build, inference, losses, ranks, recipes, run, weights
 from gear.config import Config, grid
 from gear.data import Images
 from gear.evaluate.features import PooledEfficientNet
@@ -29,7 +29,7 @@ from gear.figures.report import Arm, Report, write_report
 from gear.generator.sampling import class_labels
 from gear.progress import bars
 from gear.store.whole import replacing
-from gear.train import log
+from gear.train import distributed, log
 from gear.train.batches import to_float
 
 GENERATED, SHOWN, PAIRS = 1000, 8, 12  # images for gFID; samples of each class and reconstructions on the page
@@ -71,7 +71,7 @@ CONTENDERS = (
 
 
 def demo(out: Path, steps: int | None, device: str) -> None:
-    console = Console()
+    console = Console(quiet=distributed.launch().rank > 0)
     configs = {c.key: dataclasses.replace(c.recipe(), device=device) for c in CONTENDERS}
     if steps is not None:
         configs = {
@@ -81,12 +81,22 @@ def demo(out: Path, steps: int | None, device: str) -> None:
         run.claim(config, out / key)  # another demo in this folder is refused before the long work
     console.print(f"[bold]gear demo[/bold] in {out}. Ctrl-C stops it; the same command goes on.")
     network = PooledEfficientNet(weights.path("efficientnet_lite1"))
-    on = build.device(configs["gear"])
-    prepared = run.prepare(configs["gear"], on)
-    for contender in CONTENDERS:
-        run.train(configs[contender.key], out / contender.key, prepared=prepared, console=console)
+    on = distributed.own_device(build.device(configs["gear"]))
+    with distributed.joined(on):
+        with distributed.first_here():
+            prepared = run.prepare(configs["gear"], on)
+        for contender in CONTENDERS:
+            run.train(configs[contender.key], out / contender.key, prepared=prepared, console=console)
+        if ranks.rank() == 0:
+            compare(out, configs, prepared, network.to(on), console)
+
+
+def compare(
+    out: Path, configs: dict[str, Config], prepared: run.Prepared, network: PooledEfficientNet, console: Console
+) -> None:
+    """Measures the finished runs and writes the page."""
     assert isinstance(prepared.train, Images) and isinstance(prepared.held_out, Images)  # noqa: PT018  (not streamed)
-    judge = Judge(network.to(on), prepared.train, prepared.held_out, configs["gear"].seed)
+    judge = Judge(network, prepared.train, prepared.held_out, configs["gear"].seed)
     measured = [arm(c, configs[c.key], out, judge) for c in CONTENDERS]
     page = out / "report.html"
     write_report(

@@ -206,8 +206,8 @@ def in_full(config: Config) -> Config:
 
 
 def claim(config: Config, run: Path) -> bool:
-    """Whether `run` has a checkpoint that `config` goes on from. Raises `ConfigError` if `run` is the folder of another configuration, naming each field that differs, or if it
-    has made more steps than `config` asks for."""
+    """Whether `run` has a checkpoint that `config` goes on from. Raises `ConfigError` if it is the folder of another
+    configuration, naming each field that differs, or if it has made more steps than `config` asks for."""
     file, newest = run / CONFIG, state.newest(run, ())
     if newest is None:  # a start that failed has nothing to lose
         return False

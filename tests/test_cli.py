@@ -111,7 +111,7 @@ def same(a: Path, b: Path) -> bool:
 
 def untimed(folder: Path) -> list[dict[str, float]]:
     lines = log.read(folder / log.NAME)
-    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_s", "memory_gib")} for line in lines]
 
 
 # ------------------------------------------------------------------------------------------- from images to samples
@@ -194,9 +194,12 @@ main(["train", {str(config)!r}, "--out", {str(out)!r}, "--save-every", "2"])
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("number", "saved", "logged"), [("SIGINT", 5, [2, 4]), ("SIGKILL", 4, [2, 4])])
+@pytest.mark.parametrize(
+    ("number", "saved", "logged"),
+    [("SIGINT", (5,), [2, 4]), ("SIGKILL", (2, 4), [2, 4])],  # whether step 4 is on disk yet, is chance
+)
 def test_a_stopped_process_goes_on(
-    gear: Gear, trained: Path, tmp_path: Path, number: str, saved: int, logged: list[int]
+    gear: Gear, trained: Path, tmp_path: Path, number: str, saved: tuple[int, ...], logged: list[int]
 ) -> None:
     stopped = subprocess_that_stops(trained / "config.json", tmp_path / "run", number, at=4)
     if number == "SIGINT":
@@ -207,7 +210,7 @@ def test_a_stopped_process_goes_on(
         assert "\n" not in said
     else:
         assert stopped.returncode == -signal.SIGKILL
-    assert state.load(tmp_path / "run").step == saved
+    assert state.load(tmp_path / "run").step in saved
     assert [line["step"] for line in untimed(tmp_path / "run")] == logged
     gear.done("train", trained / "config.json", "--out", tmp_path / "run", "--save-every", 2)
     assert same(tmp_path / "run", trained)

@@ -52,7 +52,7 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
         "gear sample": " --n 4",
         "gear encode": f" --data.path {folder}",
     }
-    assert len(GEAR) == 11
+    assert len(GEAR) == 12
     for command in GEAR:
         more = next((options for start, options in shorter.items() if command.startswith(start)), "")
         command = command.replace("FOLDER", folder).replace("IMAGES...", folder) + more

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -138,8 +139,15 @@ class Ahead:
 
 
 def _fork_server() -> ForkServerContext:
+    """Started, if it was not. SIGUSR1, which Slurm sends to all processes of a job before its time is up, is for the
+    training process; what is ignored remains so in the server and the processes that it makes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may ask for this
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN) if in_main else None
+    forkserver.ensure_running()
+    if in_main:
+        signal.signal(signal.SIGUSR1, before)
     return context
 
 

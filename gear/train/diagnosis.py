@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules import module as every_module
 
+from gear import ranks
 from gear.step import Batch, Encoded, Step
 from gear.store import strict
 from gear.store.foreign import UnreadableFile
@@ -25,6 +26,7 @@ from gear.store.torch_file import read_safetensors
 from gear.update import Trained
 
 FOLDER, FORMAT = "nonfinite", "gear-batch-1"
+CAUSES = ("batch", "weights", "forward", "loss", "backward", "norm", "nowhere")  # in the order of a step
 OWNER = {"ntp": "generator", "align_hard": "generator", "critic": "critic"}  # the other losses are the tokenizer's
 
 
@@ -43,6 +45,11 @@ class Diagnosis:
     weight: str | None
     module: str | None
     gradient: str | None
+
+    @property
+    def severity(self) -> int:
+        """Smaller where it arises earlier: of what several ranks find, the smallest is the cause."""
+        return CAUSES.index(self.where)
 
     @property
     def term(self) -> str | None:
@@ -121,9 +128,10 @@ def sentence(found: Diagnosis, step: int, saved: Path) -> str:
 
 
 def save_batch(run: Path, step: int, batch: Batch | Encoded) -> Path:
-    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c, f.TARGET as they are. Raises
-    `WriteError`."""
-    path = run / FOLDER / f"step-{step:08d}.safetensors"
+    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c, f.TARGET as they are. Of several
+    ranks each writes its share, as step-00001234-rank-0.safetensors. Raises `WriteError`."""
+    own = f"-rank-{ranks.rank()}" if ranks.size() > 1 else ""
+    path = run / FOLDER / f"step-{step:08d}{own}.safetensors"
     tensors = {name: t.detach().cpu().contiguous() for name, t in _contents(batch).items()}
     save_safetensors(path, tensors, {"format": FORMAT, "step": str(step)})
     return path

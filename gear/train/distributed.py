@@ -76,12 +76,12 @@ def _of_a_connection(error: RuntimeError) -> bool:
 
 
 def own_device(on: torch.device) -> torch.device:
-    """This process's share of the machine: the GPU of its number. Raises `ConfigError` where there are too few."""
+    """This process's share of the machine: the GPU of its number. Raises ValueError where there are too few."""
     here = launch()
     if on.type != "cuda" or here.size == 1:
         return on
     if here.local >= torch.cuda.device_count():
-        raise ConfigError(
+        raise ValueError(
             f"process {here.local} of this machine has no GPU: torch sees {torch.cuda.device_count()}. Start as many "
             "processes as there are GPUs (torchrun --nproc-per-node)."
         )
@@ -124,6 +124,15 @@ def told(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0, group=_hosts)
     return box[0]
+
+
+def everyones(value: Any) -> list[Any]:
+    """The value of every rank, in their order, on every rank; as `told`."""
+    if _hosts is None:
+        return [value]
+    values: list[Any] = [None] * ranks.size()
+    dist.all_gather_object(values, value, group=_hosts)
+    return values
 
 
 class Agreement:

@@ -18,6 +18,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from gear import ranks
 from gear.config import Config
 from gear.store.whole import beside
 from gear.train import state
@@ -31,7 +32,8 @@ ALIGNED = 64  # bytes, enough for every kind of number
 
 
 class Keeper:
-    """Saves a run's state in the folder `run`, which no other process may be writing to.
+    """Saves a run's state in the folder `run`, which no other run may be writing to. Of several ranks each has one, as
+    a state that is sharded has to be put together by all of them; rank 0's writes.
 
     keep_last: checkpoints, the newest included. keep_every: steps between those that are never removed. While one is
     written, the disk holds one more. Leaving the block waits until everything is on disk.
@@ -45,7 +47,7 @@ class Keeper:
         self._copy = _Copy()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._write: Future[None] | None = None
-        for folder in (run, run / state.OLDER):
+        for folder in (run, run / state.OLDER) if ranks.rank() == 0 else ():
             _remove_partial(folder)
 
     def save(
@@ -62,7 +64,9 @@ class Keeper:
         """
         start = time.perf_counter()
         self.wait()
-        tensors = self._copy.take(state.collect(groups, log))
+        tensors = self._copy.take(state.collect(groups, log), keep=ranks.rank() == 0)
+        if ranks.rank():
+            return
         self._write = self._thread.submit(self._put, tensors, step, config, tuple(classes))
         self.stall = time.perf_counter() - start
 
@@ -154,20 +158,24 @@ class _Copy:
     def __init__(self) -> None:
         self.rooms: list[Tensor] = []
 
-    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Contiguous copies of `tensors`, made when it returns. They are overwritten by the next call."""
-        on = {t.device for t in tensors.values() if t.is_cuda}
-        copies, used = dict[str, Tensor](), [0] * len(self.rooms)
-        for key, t in tensors.items():
+    def take(self, tensors: Iterable[tuple[str, Tensor]], keep: bool = True) -> dict[str, Tensor]:
+        """Contiguous copies of `tensors`, made when it returns; overwritten by the next call. Not `keep`: goes through
+        `tensors` and copies none."""
+        copies, used, on = dict[str, Tensor](), [0] * len(self.rooms), set[torch.device]()
+        for key, t in tensors:
+            if not keep:
+                continue
             size = -(-t.nbytes // ALIGNED) * ALIGNED
             fits = (i for i, room in enumerate(self.rooms) if used[i] + size <= len(room))
             if (i := next(fits, None)) is None:
-                self.rooms.append(torch.empty(max(ROOM, size), dtype=torch.uint8, pin_memory=bool(on)))
+                self.rooms.append(torch.empty(max(ROOM, size), dtype=torch.uint8, pin_memory=t.is_cuda))
                 used.append(0)
                 i = len(used) - 1
             place = self.rooms[i][used[i] : used[i] + t.nbytes]
             copies[key] = place.view(t.dtype).view(t.shape).copy_(t, non_blocking=t.is_cuda)
             used[i] += size
+            if t.is_cuda:
+                on.add(t.device)
         for device in on:
             torch.cuda.synchronize(device)
         return copies

@@ -1,7 +1,8 @@
 """One process at a time trains in a folder: the kernel's lock on RUN/.lock, gone with the process that holds it.
 
-The file says who holds the lock. It stays when the run ends: were it removed, a second run could hold the lock of the
-removed file while a third locks a new one. Empty, it says that its filesystem has no locks.
+The file says who holds the lock; empty, that its filesystem has no locks. It is removed when the run ends. Whoever
+has locked a file makes sure that it is still the one in the folder: else a second run could hold the lock of a removed
+file while a third locks a new one.
 """
 
 import errno
@@ -12,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -39,14 +40,13 @@ def locked(run: Path) -> Iterator[None]:
     Raises `LockedError` if another process holds it, or this one already, and `WriteError` where nothing can be
     written. Without locks in the filesystem (some network ones) it warns once in the log "gear" and goes on.
     """
-    file = run / NAME
+    file, made = run / NAME, not run.exists()
     with explained(file):
         run.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor, mine = _opened(file)
     _held.add(descriptor)
     try:
         with explained(file):
-            mine = _acquired(descriptor)
             if mine is None:
                 _warn(run)
             if mine is not False:
@@ -59,7 +59,26 @@ def locked(run: Path) -> Iterator[None]:
     finally:
         if descriptor in _held:  # a forked child has closed its own
             _held.remove(descriptor)
+            with suppress(OSError):  # as a folder that is not empty, or a disk that may not be written any more
+                if mine:
+                    file.unlink()
+                if made:
+                    run.rmdir()
             os.close(descriptor)
+
+
+def _opened(file: Path) -> tuple[int, bool | None]:
+    """A descriptor of the lock file, and what `_acquired` says of it."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            mine = _acquired(descriptor)
+            if not mine or (file.exists() and file.stat().st_ino == os.fstat(descriptor).st_ino):
+                return descriptor, mine
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # of a run that ended between the two
 
 
 def holder(run: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from gear.config import Config
 from gear.progress import bars
 from gear.step import Batch, Encoded, Step
 from gear.train import diagnosis, log, state, track
-from gear.train.distributed import Agreement
+from gear.train.distributed import Agreement, everyones
 from gear.train.health import Alarm, Collapse, Skips
 from gear.train.keep import Keeper
 from gear.train.lines import append, cut
@@ -207,12 +207,10 @@ def diagnosed(
     batch: Batch | Encoded,
     number: int,
 ) -> str:
-    """What is known of a step that was not finite, its batch saved."""
+    """What is known of a step that was not finite, its batch saved; the same on every rank."""
     found = diagnosis.diagnose(groups, step, batch, lambda: seed(config.seed, number))
-    saved = run / diagnosis.FOLDER
-    if ranks.rank() == 0:
-        saved = diagnosis.save_batch(run, number, batch)
-    return diagnosis.sentence(found, number, saved)
+    told = diagnosis.sentence(found, number, diagnosis.save_batch(run, number, batch))
+    return min(everyones((found.severity, ranks.rank(), told)))[2]
 
 
 def note(line: Mapping[str, Any]) -> str:

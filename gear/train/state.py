@@ -15,8 +15,9 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from gear.store.foreign import UnreadableFile
 from gear.store.saving import save_safetensors
 from gear.store.strict import faults, not_finite, some
 from gear.store.whole import WriteError, beside
-from gear.update import Trained
+from gear.update import Trained, whole
 
 warnings = logging.getLogger("gear")
 
@@ -76,13 +77,17 @@ def save(
     log: Mapping[str, Tensor] | None = None,
 ) -> None:
     """`collect` and `write`. A run saves by `gear.train.keep.Keeper`, which does not hold up training."""
-    write(path, collect(groups, log), step, config, classes)
+    write(path, dict(collect(groups, log)), step, config, classes)
 
 
-def collect(groups: Iterable[Trained], log: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The whole state by its keys: the live tensors, wherever they are. log: `Log.pending`."""
-    tensors = {key: t for group in groups for key, t in _tensors(group)}
-    return tensors | {f"log.{key}": _whole(t) for key, t in (log or {}).items()}
+def collect(groups: Iterable[Trained], log: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """The whole state, one key after the other: the live tensors, wherever they are; one that is sharded over the ranks
+    is put together when its turn comes, so that no GPU holds all of them, and all ranks must go through. log:
+    `Log.pending`."""
+    for group in groups:
+        yield from _tensors(group)
+    for key, t in (log or {}).items():
+        yield f"log.{key}", t.detach()
 
 
 def write(
@@ -173,13 +178,18 @@ def newest(run: Path, parts: Collection[str] | None = None) -> Checkpoint | None
         try:
             return _read(path, parts)
         except CheckpointError as error:
-            warnings.warning("A checkpoint was left aside: %s", error)
+            _left_aside(str(error))
             unusable.append(str(error).rstrip("."))
     if unusable:
         raise CheckpointError(
             f"none of the checkpoints in {run} can be used: {'; '.join(unusable)}. Delete {run} to start anew."
         )
     return None
+
+
+@cache  # a run looks for its newest checkpoint more than once
+def _left_aside(error: str) -> None:
+    warnings.warning("A checkpoint was left aside: %s", error)
 
 
 def candidates(run: Path) -> list[Path]:
@@ -248,23 +258,6 @@ def _damaged(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], parts: 
     return [part for part in sorted(wanted | found) if wanted.get(part) != found.get(part)]
 
 
-def restore(group: Trained, checkpoint: Checkpoint) -> None:
-    """Everything `save` wrote of one group: weights, average, optimiser."""
-    load_strictly(group.module, checkpoint.part(group.name), f"{group.name} in {checkpoint.path}")
-    if group.ema is not None:
-        load_strictly(group.ema.module, checkpoint.part(f"{group.name}_ema"), f"{group.name}_ema in {checkpoint.path}")
-        group.ema.n_averaged.copy_(checkpoint.tensors[f"{group.name}_averages"])
-    moments = checkpoint.part(f"{group.name}_optimizer")
-    if moments:
-        parameters = list(group.module.parameters())
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, t in moments.items():
-            index, name = key.split(".")
-            p = parameters[int(index)]  # whose memory layout the moments had, and keep for speed
-            state.setdefault(int(index), {})[name] = t if name == "step" else torch.empty_like(p).copy_(t)
-        group.optimizer.load_state_dict({"state": state, "param_groups": group.optimizer.state_dict()["param_groups"]})
-
-
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Every name, shape and kind must fit, or `CheckpointError` names those that do not."""
     if wrong := faults(tensors, module.state_dict()):
@@ -274,16 +267,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], where: str) 
 
 def _tensors(group: Trained) -> Iterable[tuple[str, Tensor]]:
     def flat(prefix: str, state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-        return ((f"{prefix}.{key}", _whole(t)) for key, t in state.items())
+        return ((f"{prefix}.{key}", whole(t.detach())) for key, t in state.items())
 
     yield from flat(group.name, group.module.state_dict())
     if group.ema is not None:
         yield from flat(f"{group.name}_ema", group.ema.module.state_dict())
-        yield f"{group.name}_averages", _whole(group.ema.n_averaged)
+        yield f"{group.name}_averages", group.ema.n_averaged
     for index, moments in group.optimizer.state_dict()["state"].items():
         yield from flat(f"{group.name}_optimizer.{index}", {k: torch.as_tensor(t) for k, t in moments.items()})
-
-
-def _whole(t: Tensor) -> Tensor:
-    """What each tensor of a checkpoint passes through."""
-    return t.detach()

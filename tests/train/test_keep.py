@@ -191,12 +191,12 @@ def test_the_copy_is_exact_and_its_memory_used_again(monkeypatch: pytest.MonkeyP
         }
 
     copy = keep._Copy()
-    copy.take(state_of(0))
+    copy.take(state_of(0).items())
     size = sum(len(room) for room in copy.rooms)
     assert size < 5 * 4096 + 12000  # the large one has room of its own
     for seed, more in ((1, {}), (2, {"log.sum": torch.ones(9)}), (3, {})):
         given = state_of(seed) | more
-        copies = copy.take(given)
+        copies = copy.take(given.items())
         assert sum(len(room) for room in copy.rooms) == size
         assert copies.keys() == given.keys()
         for key, t in given.items():

@@ -102,7 +102,7 @@ def test_released_after_the_block_and_after_an_error(tmp_path: Path) -> None:
     opened = len(os.listdir("/proc/self/fd"))
     with pytest.raises(KeyboardInterrupt), locked(tmp_path):
         raise KeyboardInterrupt
-    assert (tmp_path / NAME).exists()
+    assert not (tmp_path / NAME).exists()
     assert holder(tmp_path) is None
     with locked(tmp_path):
         assert holder(tmp_path) is not None
@@ -111,9 +111,8 @@ def test_released_after_the_block_and_after_an_error(tmp_path: Path) -> None:
 
 
 def test_to_look_neither_changes_the_file_nor_turns_a_run_away(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        pass
     file = tmp_path / NAME
+    file.write_text("of a run that was killed")
     before = (file.read_bytes(), file.stat().st_mtime_ns)
     looking = os.open(file, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)  # as `holder` has it for a moment
@@ -124,6 +123,35 @@ def test_to_look_neither_changes_the_file_nor_turns_a_run_away(tmp_path: Path) -
     with locked(tmp_path):
         pass
     timer.join()
+
+
+def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:
+    with locked(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+    with locked(tmp_path / "used"):
+        (tmp_path / "used" / "log.jsonl").write_text("")
+    assert os.listdir(tmp_path / "used") == ["log.jsonl"]
+    with locked(tmp_path / "used"):
+        (tmp_path / "used" / "log.jsonl").unlink()
+    assert (tmp_path / "used").exists()  # somebody else's
+
+
+def test_the_lock_of_a_removed_file_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run before ended after this one had opened its file."""
+    file, flock, times = tmp_path / NAME, fcntl.flock, []
+    file.write_text("")
+
+    def late(descriptor: int, how: int) -> None:
+        if not times:
+            file.unlink()
+        times.append(how)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path):
+        assert len(times) == 2
+        assert json.loads(file.read_text())["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[" * 4000, b"[1, 2]", b'{"pid": 1}'])

@@ -274,7 +274,7 @@ def test_a_collapse_is_told_once_and_may_stop_the_run(rig: Callable[..., Rig]) -
     assert " ".join(r.output.getvalue().split()).count("the codebook is collapsing: at step 12") == 1
     stopped = rig("stopped", batch=100, steps=20, guards=Guards(collapse_stop=0.5))
     collapsing(stopped)
-    with pytest.raises(Collapsed, match="below guards.collapse_stop"):
+    with pytest.raises(Collapsed, match=r"below guards\.collapse_stop"):
         stopped.fit()
     assert max(stopped.seen) == 11
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gear.config import LFQ, Config
 from gear.store import saving, torch_file
 from gear.train import state
+from gear.train.resume import restore
 from gear.train.state import CheckpointError
 from gear.update import Trained, update
 
@@ -88,7 +89,7 @@ def test_what_was_saved_comes_back(tiny: Config, tmp_path: Path) -> None:
 def test_training_goes_on_to_the_last_bit(tiny: Config, written: Path) -> None:
     whole, again = group(0), group(7)
     train(whole, range(6))
-    state.restore(again, state.load(written))
+    restore(again, state.load(written))
     for p in again.module.parameters():
         moments = again.optimizer.state[p]
         assert moments["step"] == 3
@@ -104,7 +105,7 @@ def test_training_goes_on_to_the_last_bit(tiny: Config, written: Path) -> None:
 def test_a_group_that_never_moved_has_no_moments(tiny: Config, tmp_path: Path) -> None:
     state.save(tmp_path / state.NAME, [group(0)], 0, tiny, CLASSES)
     fresh = group(1)
-    state.restore(fresh, state.load(tmp_path))
+    restore(fresh, state.load(tmp_path))
     assert not fresh.optimizer.state
     train(fresh, range(1))
 
