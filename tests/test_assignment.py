@@ -172,6 +172,31 @@ def test_float32_under_autocast(block):
         assert torch.equal(a, b)
 
 
+def test_products_are_exact_beside_tf32(monkeypatch):
+    """What torch is told while A is computed, forward and backward, where it is told otherwise around it."""
+    seen, rows = [], assignment._rows
+
+    def noted(*args):
+        seen.append(torch.get_float32_matmul_precision())
+        return rows(*args)
+
+    monkeypatch.setattr(assignment, "_rows", noted)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        A = Assignment(torch.randn(4, 3, requires_grad=True), torch.randn(5, 3), 2.0)
+        A.hard()
+        (A.soft(torch.randn(5, 2), 0.1).sum() + A.posterior(1.0).mean.square().sum()).backward()
+        assert set(seen) == {"highest"}
+        assert len(seen) >= 5
+        assert torch.get_float32_matmul_precision() == "high"
+        with pytest.raises(ZeroDivisionError), assignment.exact(torch.device("cpu")):
+            raise ZeroDivisionError
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_memory_does_not_hold_the_matrix(monkeypatch):
     """What the forward pass keeps for the backward one, counted exactly: nothing of size N x K."""
     monkeypatch.setattr(assignment, "BLOCK", 1 << 12)

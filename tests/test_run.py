@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -300,6 +301,63 @@ def test_a_damaged_checkpoint_is_named(tiny: Config, taken: Path) -> None:
     (taken / state.NAME).write_bytes((taken / state.NAME).read_bytes()[:5000])
     with pytest.raises(state.CheckpointError, match=f"{taken / state.NAME} is not a whole safetensors file"):
         train(replace(tiny, steps=8), taken)
+
+
+# ------------------------------------------------------------------------------------------- edited data
+
+
+@pytest.fixture
+def images(images_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the images."""
+    folder = tmp_path / "images"
+    for path in images_folder.rglob("*.png"):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / path.parent.name / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def add(folder: Path) -> None:
+    (folder / "disc" / "new.png").write_bytes((folder / "disc" / "0.png").read_bytes())
+
+
+def add_class(folder: Path) -> None:
+    (folder / "star").mkdir()
+    (folder / "star" / "0.png").write_bytes((folder / "disc" / "0.png").read_bytes())
+
+
+def repaint(folder: Path) -> None:
+    for i in range(4):
+        (folder / "disc" / f"{i}.png").write_bytes((folder / "square" / f"{i}.png").read_bytes())
+
+
+def rename(folder: Path) -> None:
+    for path in list((folder / "disc").iterdir()):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said", "crops"),
+    [
+        (add, r"images to train on: (\d) -> (?!\1)\d; names and classes of the images differ", ("center", "random")),
+        (add_class, r"classes: 1 new: star; ", ("center", "random")),
+        (repaint, r"\(pixels of the images differ\)", ("center",)),
+        (rename, r"names and classes of the images differ", ("center", "random")),
+    ],
+)
+def test_edited_data_are_refused_field_by_field(
+    tiny: Config, images: Path, tmp_path: Path, edit: Callable[[Path], None], said: str, crops: tuple[str, ...]
+) -> None:
+    for crop in crops:
+        data = replace(tiny.data, path=str(images), crop=crop, workers=0)
+        train(replace(tiny, data=data, steps=2), tmp_path / crop)
+    edit(images)
+    for crop in crops:
+        before = files(tmp_path / crop)
+        data = replace(tiny.data, path=str(images), crop=crop, workers=0)
+        with pytest.raises(ConfigError, match=said) as refused:
+            train(replace(tiny, data=data), tmp_path / crop)
+        assert re.search(r"restore them .* or train .* in another folder \(--out\)", str(refused.value))
+        assert files(tmp_path / crop) == before
 
 
 # ------------------------------------------------------------------------------------------- other refusals

@@ -78,3 +78,33 @@ def test_its_norms_can_be_synchronised() -> None:
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(critic)
     assert list(synchronised.state_dict()) == names
     assert sum(isinstance(m, nn.SyncBatchNorm) for m in synchronised.modules()) == 3
+
+
+def test_running_statistics_take_in_nothing_that_is_not_finite() -> None:
+    """A step that is left out for that must leave no trace; torch's own would be NaN from then on."""
+    torch.manual_seed(0)
+    critic, torchs = Critic(channels=4, layers=1), nn.BatchNorm2d(8)
+    x = torch.rand(2, 3, 16, 16)
+    critic(x)
+    norm = critic.main[3]
+    before = {name: t.clone() for name, t in norm.named_buffers()}
+    spoilt = x.clone()
+    spoilt[0, 0, 0, 0] = torch.nan
+    assert critic(spoilt).isnan().any()
+    assert all(torch.equal(t, before[name]) for name, t in norm.named_buffers() if name != "num_batches_tracked")
+    critic(x)
+    torchs(torch.full((2, 8, 4, 4), torch.nan))
+    assert torchs.running_mean is not None
+    assert torchs.running_mean.isnan().all()
+    for name, t in norm.named_buffers():
+        assert t.isfinite().all()
+        assert not torch.equal(t, before[name])
+
+
+def test_running_statistics_are_torchs() -> None:
+    ours, theirs = Critic(channels=4, layers=1).main[3], nn.BatchNorm2d(8)
+    for _ in range(3):
+        x = torch.randn(4, 8, 5, 5) * 3 + 1
+        ours(x)
+        theirs(x)
+    assert all(torch.equal(t, dict(theirs.named_buffers())[name]) for name, t in ours.named_buffers())
