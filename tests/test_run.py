@@ -103,6 +103,7 @@ def test_the_folder(tiny: Config, trained: Path) -> None:
         "skipped_tokenizer",
         "skipped_critic",
         "skipped_generator",
+        "broken_images",
         "ranks",
     }
     assert set(lines(trained)[0]) == eq2 | generator | rest

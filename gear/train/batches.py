@@ -107,6 +107,11 @@ class Streamed:
         self.stream, self.targets, self.grid, self.device = stream, targets, grid, device
         self.precision: Precision = precision
 
+    @property
+    def broken(self) -> int:
+        """Images found broken so far, and replaced."""
+        return len(self.stream.broken)
+
     def __call__(self, step: int) -> Batch:
         visit = self.stream(step)
         pixels = visit.pixels.to(self.device, non_blocking=True)
@@ -134,6 +139,11 @@ class Stored:
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
         self.ahead = OneAhead(self.read)
+
+    @property
+    def broken(self) -> int:
+        """As of `live`."""
+        return getattr(self.live, "broken", 0)
 
     def __call__(self, step: int) -> Encoded:
         stored = self.ahead(step)

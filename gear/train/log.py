@@ -69,18 +69,20 @@ class Log:
         right after a line."""
         if self.counts is None:
             return {}
-        sums, finite, counts, images = self._of_all_ranks()
+        sums, finite, counts, images, _ = self._of_all_ranks()
         passed = time.perf_counter() - self.start
         about = {"steps": self.steps, "images": images, "seconds": passed}
         kept = {f"sum.{name}": value for name, value in zip(self.names, sums, strict=True)}
         kept |= {f"finite.{name}": value for name, value in zip(self.names, finite, strict=True)}
         return kept | {"counts": counts} | {name: torch.as_tensor(value) for name, value in about.items()}
 
-    def line(self, step: int) -> dict[str, Any]:
-        """Writes and returns the means of the interval that ends with `step` updates made; the same on every rank."""
-        sums, finite, counts, images = self._of_all_ranks()
+    def line(self, step: int, broken: int = 0) -> dict[str, Any]:
+        """Writes and returns the means of the interval that ends with `step` updates made; the same on every rank.
+        broken: images that this rank has found broken, and replaced, so far."""
+        sums, finite, counts, images, found = self._of_all_ranks(broken)
         used = usage(counts)
-        means = torch.cat([sums / finite, torch.stack([used.entropy, used.effective_size, used.dead]), images[None]])
+        of_codebook = torch.stack([used.entropy, used.effective_size, used.dead]).double()
+        means = torch.cat([sums / finite, of_codebook, images[None], found[None]])
         numbers = torch.cat([means.float(), sums.float()]).tolist()  # the only host sync
         seconds = time.perf_counter() - self.start
         self.seconds += seconds
@@ -91,27 +93,26 @@ class Log:
             "images_per_s": round(numbers[len(names)] / seconds, 2),
         }
         line |= {name: value if value == value else None for name, value in zip(names, numbers, strict=False)}
-        totals = dict(zip(self.names, numbers[len(names) + 1 :], strict=True))
+        totals = dict(zip(self.names, numbers[len(names) + 2 :], strict=True))
         line |= {name: round(value) for name, value in totals.items() if name.startswith("skipped_")}
+        line |= {"broken_images": round(numbers[len(names) + 1])}
         line |= {"memory_gib": round(memory(counts.device) / 2**30, 3), "ranks": ranks.size()}
         if ranks.rank() == 0:
             append(self.path, line)
         self._clear()
         return line
 
-    def _of_all_ranks(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums, how many were finite, counts of codewords, images; all but the last as long as names or codebook."""
+    def _of_all_ranks(self, broken: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Sums, how many were finite, counts of codewords; and, scalars, images and broken ones."""
         assert self.counts is not None, "line() before any step"
         assert self.sums is not None
         assert self.finite is not None
-        lengths = [len(self.sums), len(self.finite), len(self.counts)]
-        parts = [self.sums, self.finite, self.counts.double(), self.counts.new_tensor([self.images]).double()]
-        if ranks.size() == 1:
-            return parts[0], parts[1], parts[2], parts[3][0]
-        packed = torch.cat(parts)
-        dist.all_reduce(packed)
-        sums, finite, counts, images = packed.split([*lengths, 1])
-        return sums, finite, counts, images[0]
+        last = self.counts.new_tensor([self.images, broken]).double()
+        packed = torch.cat([self.sums, self.finite, self.counts.double(), last])
+        if ranks.size() > 1:
+            dist.all_reduce(packed)
+        sums, finite, counts, (images, found) = packed.split([len(self.sums), len(self.finite), len(self.counts), 2])
+        return sums, finite, counts, images, found
 
     def _clear(self) -> None:
         self.names: tuple[str, ...] = ()

@@ -127,7 +127,7 @@ def fit(
                 done += 1
                 last = done == config.steps
                 if done % config.log_every == 0 or last:
-                    line = lines.line(done)
+                    line = lines.line(done, getattr(batches, "broken", 0))
                     progress.update(bar, note=note(line))
                     trackers.scalars(done, line)
                     alarm = collapse.see(line)
@@ -214,11 +214,12 @@ def diagnosed(
 
 
 def note(line: Mapping[str, Any]) -> str:
-    """What fits beside a progress bar."""
-    shown = {"reconstruction": "L1", "ntp": "NTP", "align_hard": "align", "codebook_entropy": "H"}
-    losses = [f"{label} {line[name]:.3f}" for name, label in shown.items() if line.get(name) is not None]
-    skipped = sum(value for name, value in line.items() if name.startswith("skipped_"))
-    rest = [f"{line['images_per_s']:.0f} img/s", f"{line['memory_gib']:.1f} GiB"] + [f"skipped {skipped}"] * bool(
-        skipped
-    )
-    return "  ".join(losses + rest)
+    """What fits beside a progress bar: in 80 columns the loss that matters most, speed and memory."""
+    losses = {"ntp": "NTP", "reconstruction": "L1", "align_hard": "align", "codebook_entropy": "H"}
+    first, *others = [f"{label} {line[name]:.3f}" for name, label in losses.items() if line.get(name) is not None]
+    left_out = {
+        "skipped": sum(n for name, n in line.items() if name.startswith("skipped_")),
+        "broken": line["broken_images"],
+    }
+    counts = [f"{n} {what}" for what, n in left_out.items() if n]
+    return "  ".join([first, f"{line['images_per_s']:.0f}/s", f"{line['memory_gib']:.1f} GiB", *counts, *others])
