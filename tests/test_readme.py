@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gear.cli import main
+from gear.choosing import beginning, fields
+from gear.cli import Train, main
+from gear.config_check import check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -68,6 +70,20 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
     for expected in ("(2, 64) (2, 3, 64, 64)", "align_soft"):
         assert expected in said
     assert "nan" not in said
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun ")])
+def test_what_it_starts_on_several_gpus_is_understood(command):
+    launcher, _, arguments = command.partition(" -m gear train ")
+    assert launcher == "torchrun --nproc-per-node 8"
+    args = shlex.split(arguments)
+    start = beginning("train", args, "")
+    assert start is not None
+    asked = fields("train", start, args, Train(start.config, start.out))
+    check(asked.config)
+    assert str(asked.out) == args[-1]
+    assert asked.config.engine.shard == ("--engine.shard" in args)
+    assert asked.config.batch % 8 == 0
 
 
 @pytest.mark.parametrize("option", re.findall(r"(--[\w-]+)", " ".join(re.findall(r"gear sample[^\n]*", README))))
