@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from bench import decoding, generator, joint, readout, stored, tokenizer
+from bench import decoding, engine, generator, joint, readout, stored, tokenizer
 from bench.table import show
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     rows = [*readout.run(arguments.device), *generator.run(arguments.device)]
-    rows += [*tokenizer.run(), *joint.run(), *decoding.run(), *stored.run()]
+    rows += [*tokenizer.run(), *joint.run(), *decoding.run(), *stored.run(), *engine.run(arguments.device)]
     if arguments.json:
         print("\n".join(json.dumps(asdict(row) | {"ratio": row.ratio}) for row in rows))
         return

@@ -2,16 +2,17 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, generator, joint, readout, stored, tokenizer
+from bench import decoding, engine, generator, joint, readout, stored, tokenizer
 from gear import config as cfg
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_bench(arguments, monkeypatch, capsys):
+def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(readout, "N", 64)
     monkeypatch.setattr(readout, "K", 128)
     monkeypatch.setattr(readout, "D", 16)
@@ -31,12 +32,15 @@ def test_bench(arguments, monkeypatch, capsys):
     for name in ("IMAGES", "TOKENS", "CHANNELS", "BATCH"):
         monkeypatch.setattr(stored, name, 3)
     monkeypatch.setattr(stored, "STEP", 0.0)
+    monkeypatch.setattr(engine, "CONFIG", tiny)
+    monkeypatch.setattr(engine, "ROUNDS", 2)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", *arguments])
     bench.main()
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        assert [row["unit"] for row in rows] == ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms", "ms"]
+        units = ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms", "ms", "ms", "ms", "ms", "ms", "s"]
+        assert [row["unit"] for row in rows] == units
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said
@@ -56,3 +60,14 @@ def test_a_step_is_measured_beside_its_plan():
         said["TFLOP_per_s"] / said["gemm32_TFLOP_per_s"]
     )  # all of it is float32
     assert said["images_per_s"] > 0
+
+
+def test_processes_take_the_same_steps(tiny, monkeypatch):
+    """Both sides of each row would fail for losses that differ; one rank with DDP is another path than without."""
+    config = replace(tiny, batch=4)
+    monkeypatch.setattr(engine, "ROUNDS", 1)
+    monkeypatch.setattr(engine, "RUNS", 1)
+    assert engine.of_one_rank(engine.case(config, "cpu")).ratio > 0
+    assert engine.of_processes(config).ratio > 0
+    with pytest.raises(AssertionError, match="do not do the same"):
+        engine.same(1.0, 1.1)
