@@ -62,7 +62,7 @@ from gear.train.batches import Streamed
 from gear.train.keep import Keeper
 
 CONFIG = demo()
-BLOCK, ROUNDS = 5, 6
+BLOCK, ROUNDS = 5, 4
 PHOTO, PHOTOS, WORKERS = (160, 128), 320, 1
 PROCESSES, RUNS, BLOCKS = 2, 3, 2
 NEVER = 10**9  # steps

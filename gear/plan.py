@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from gear import build
+from gear import build, ranks
 from gear.codes import features_stored
-from gear.config import Config, ConfigError, Frozen, Warmup, grid
+from gear.config import Config, ConfigError, Frozen, Gear, Warmup, grid
 from gear.config_check import check
 from gear.counting import Alive, Flops, counter, shapes_only
 from gear.data.shards import INDEX, Shards
 from gear.step import Batch, Encoded
 from gear.targets import Target
+from gear.train.loop import part_of
 from gear.update import Trained
 
 KNOWN = {"builtin": 9, "cifar10": 10}  # classes of the data sets known by name
@@ -83,8 +84,9 @@ def plan(config: Config, world: int = 1) -> Plan:
     not divide the batch, `DataError` for codes that are not whole, and what `build.require` raises for targets.
     """
     check(config)
-    if world < 1 or config.batch % world:
-        raise ConfigError(f"batch = {config.batch} must be a multiple of the number of GPUs, which is {world}.")
+    if world < 1 or config.batch % (world * config.engine.accumulate):
+        needed = f"{world} GPUs times engine.accumulate = {config.engine.accumulate}"
+        raise ConfigError(f"batch = {config.batch} must be a multiple of {needed}.")
     rows, side = config.batch // world, (grid(config), grid(config))
     made, codes = build.unloaded_targets(config), _codes(config)
     dims = {target.name: target.channels for target in made}
@@ -106,6 +108,8 @@ def plan(config: Config, world: int = 1) -> Plan:
                 target.features(torch.empty(rows, 3, *_size(config), dtype=torch.uint8), side)
         if targets:
             flops["targets"] = looking.counted()
+        if config.engine.shard and "generator" in whole.parameters:
+            whole = _sharded(whole, world, config)
         parameters = whole.parameters | {target.name: _count(target) for target in targets}
         looking_on = sum(map(_bytes, targets))
     return Plan(
@@ -128,6 +132,20 @@ class _Counted:
     parameters: dict[str, int]
 
 
+def _sharded(one: _Counted, world: int, config: Config) -> _Counted:
+    """With the generator, its average, moments and gradients spread over the GPUs. What GEAR's soft branch gathers, up
+    to the tap, is together on each meanwhile; the block that is gathered for its turn is not counted."""
+    whole = 4 * one.parameters["generator"]
+    saved, held = whole - whole // world, one.held
+    gathered = (
+        whole * config.generator.aligned_block // config.generator.layers if isinstance(config.stage, Gear) else 0
+    )
+    kept = replace(
+        held, moving=held.moving - saved, averages=held.averages - saved, optimizer=held.optimizer - 2 * saved
+    )
+    return replace(one, held=kept, peak=one.peak - 5 * saved + gathered)
+
+
 def _codes(config: Config) -> Shards | None:
     """Those of `data.codes`, if they are there."""
     folder = config.data.codes
@@ -137,14 +155,17 @@ def _codes(config: Config) -> Shards | None:
 def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSES) -> _Counted:
     """dims: channels of each target."""
     training = build.training(config, config.generator.classes or classes, dims, torch.device("cpu"), loaded=False)
-    batch = _batch(config, rows, dims)
+    batch, parts, flops = _batch(config, rows, dims), config.engine.accumulate, Flops(0, 0)
     for group in training.groups:
         _make_moments(group)
     alive = Alive(_kept(training, batch))
-    with counter() as operations, alive, _autocast(config):
-        training.step(batch)
+    with alive:
+        for i in sorted({0, parts - 1}):  # the others are as the first; it is the last that meets kept gradients
+            with counter() as operations, _autocast(config), ranks.in_part(i, parts):
+                training.step(part_of(batch, i, parts))
+            flops += operations.counted() * (1 if i else max(1, parts - 1))
     parameters = {group.name: _count(group.module) for group in training.groups}
-    return _Counted(operations.counted(), _held(training, batch), alive.peak, parameters)
+    return _Counted(flops, _held(training, batch), alive.peak, parameters)
 
 
 def _tokenizer_flops(config: Config, rows: int) -> Flops:

@@ -127,11 +127,8 @@ class Trained(nn.Module):
             raise ValueError(f"the optimiser of {name} must be a fused one: give it fused=True.")
         self.name, self.module, self.optimizer, self.clip = name, module, optimizer, clip
         self.ema = ema if ema is None or isinstance(ema, AveragedModel) else averaged(module, ema)
+        self.sharded = any(isinstance(p, DTensor) for p in module.parameters())
         self._ddp: tuple[DistributedDataParallel, ...] = ()  # in a tuple, so that its parameters are not counted twice
-
-    @property
-    def sharded(self) -> bool:
-        return any(isinstance(p, DTensor) for p in self.module.parameters())
 
     def replicate(self) -> None:
         """Gradients are averaged over the ranks from now on, each of which holds the whole module. Rank 0's weights

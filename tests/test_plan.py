@@ -15,6 +15,7 @@ from gear.config import (
     Config,
     ConfigError,
     Data,
+    Engine,
     Frozen,
     Gear,
     Naive,
@@ -96,7 +97,7 @@ def test_more_gpus_share_the_batch(tiny: Config) -> None:
     assert three.hours(1.0, 1.0, 0.5) == pytest.approx(one.hours(1.0, 1.0, 0.5) / 3, rel=0.01)
     assert one.hours(9.0, 2.0, 0.25) == pytest.approx(6 * one.step.total / 0.5e12 / 3600)  # all of it is float32
     assert three.held == replace(one.held, batch=three.held.batch)
-    with pytest.raises(ConfigError, match="batch = 3 must be a multiple of the number of GPUs, which is 2"):
+    with pytest.raises(ConfigError, match="batch = 3 must be a multiple of 2 GPUs"):
         plan.plan(tiny, 2)
 
 
@@ -178,3 +179,22 @@ def test_a_target_that_cannot_be_is_refused_as_the_run_would(target: Target, res
     with pytest.raises(ValueError, match="The target") as started:
         build.require(config)
     assert str(planned.value) == str(started.value)
+
+
+def test_engines_change_memory_and_not_the_work(tiny: Config) -> None:
+    """Parts: no more than one part's activations. Recomputed: fewer, for more work. Sharded: a part of each state."""
+    config = replace(tiny, batch=8, generator=replace(tiny.generator, layers=4))
+    plain, parts, again, sharded = (
+        plan.plan(replace(config, engine=engine), 2)
+        for engine in (Engine(), Engine(accumulate=4), Engine(recompute=True), Engine(shard=True))
+    )
+    assert parts.step == plain.step
+    assert parts.held == plain.held
+    assert parts.peak < plain.peak
+    assert again.peak < plain.peak
+    assert again.step.total > plain.step.total
+    half = 2 * plain.parameters["generator"]
+    assert plain.held.optimizer - sharded.held.optimizer == 2 * half
+    assert plain.held.averages - sharded.held.averages == half
+    with pytest.raises(ConfigError, match=r"batch = 8 must be a multiple of 2 GPUs times engine\.accumulate = 8"):
+        plan.plan(replace(config, engine=Engine(accumulate=8)), 2)
