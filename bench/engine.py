@@ -281,7 +281,8 @@ def of_one_rank(c: Case) -> Row:
         sides = {"ours": partial(c.block, replicated), "plain": partial(c.block, alone)}
         timed = {name: partial(c.seconds, work) for name, work in sides.items()}
         t, spread = alternating(timed, ROUNDS)
-        replicated.alone()
+        for group in replicated.groups:
+            group.alone()
     finally:
         dist.destroy_process_group()
     milliseconds = {name: seconds * 1e3 / BLOCK for name, seconds in t.items()}
@@ -315,7 +316,8 @@ def worker(config: Config) -> None:
         c = case(config, "cpu", BLOCKS)
         training = c.training()
         times, loss = fitted(c, training, lambda step: None)
-        training.alone()
+        for group in training.groups:
+            group.alone()
         if ranks.rank() == 0:
             print(json.dumps({"seconds": median(times), "ntp": loss}))
 

@@ -37,11 +37,6 @@ class Training:
     step: Callable[[Any], Step]  # of a `Batch`, or of `Encoded` where `data.codes` is set
     fixed: tuple[nn.Module, ...] = ()  # what it runs besides, and never moves
 
-    def alone(self) -> None:
-        """Ends the exchange between ranks, before their group ends."""
-        for group in self.groups:
-            group.alone()
-
 
 def device(config: Config) -> torch.device:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device

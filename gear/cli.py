@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from gear.config import Config, Warmup
 
 MOST = 4000  # characters of a message
 ALIKE = ("ConfigError", "Diverged", "Collapsed")  # errors that all processes of a run meet, and rank 0 tells
+PATIENCE = 10  # seconds in which rank 0 should have told it; else this one does
 RANK = "RANK"  # torchrun's name for the number of a process
 
 
@@ -297,7 +299,7 @@ def dispatch(args: Sequence[str]) -> None:
         if os.environ.get("GEAR_DEBUG"):
             raise
         if not is_first() and type(error).__name__ in ALIKE:
-            sys.exit(2)
+            time.sleep(PATIENCE)  # until the launcher, which rank 0's end tells of it, ends this one
         fail(str(error))
     except RecursionError:
         if os.environ.get("GEAR_DEBUG"):

@@ -25,7 +25,7 @@ from gear.data.images import Split
 from gear.data.streaming import Stream, in_order
 from gear.generator import Generator
 from gear.sharing import no_larger_than
-from gear.step import Batch, Encoded
+from gear.step import Batch, Encoded, Step
 from gear.store.whole import replacing
 from gear.targets import Target
 from gear.tokenizer.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ from gear.train.batches import Batches, Features, Stored, Streamed
 from gear.train.lock import locked
 from gear.train.loop import fit
 from gear.train.stopping import Interrupted
+from gear.update import Trained
 from gear.watching import Watcher
 
 CONFIG = "config.json"
@@ -138,26 +139,30 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     distributed.check_share(config)
     track.require(config.watch.trackers)
     on = distributed.own_device(build.device(config))
-    with distributed.joined(on), locked(run) if ranks.rank() == 0 else nullcontext():
-        with stopping.Stop() as stop, stop.leaving():
+    with distributed.joined(on), locked(run) if ranks.rank() == 0 else nullcontext(), stopping.Stop() as stop:
+        with stop.leaving():
             ready = _ready(config, run, prepared, on, console or Console(quiet=ranks.rank() > 0))
         if stop.asked:
             raise Interrupted("stopped before the first step; the same command begins again", stop.code)
         try:
-            ready()
+            fit(config, run, stopping=stop, **vars(ready))
         finally:
-            ready.training.alone()
+            for group in ready.groups:  # before the ranks part
+                group.alone()
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Everything that `fit` takes. Calling it trains."""
+    """What `fit` takes besides the configuration and the folder."""
 
-    training: build.Training
-    begin: Callable[[], None]
-
-    def __call__(self) -> None:
-        self.begin()
+    groups: tuple[Trained, ...]
+    step: Callable[[Any], Step]
+    batches: Callable[[int], Batch | Encoded]
+    classes: tuple[str, ...]
+    on: torch.device
+    title: str
+    console: Console
+    watch: Watcher | None
 
 
 def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.device, console: Console) -> Ready:
@@ -185,11 +190,7 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
         if not started:
             provenance.write(run, fed.record | {"weights": build.weights_used(config)})
     title = run.resolve().name
-
-    def begin() -> None:
-        fit(config, run, training.groups, training.step, fed.batches, fed.classes, on, title, console, watch)
-
-    return Ready(training, begin)
+    return Ready(training.groups, training.step, fed.batches, fed.classes, on, title, console, watch)
 
 
 def _without_init(config: Config) -> Config:

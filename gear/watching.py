@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gear import ranks, weights
-from gear.config import Config
+from gear.config import Config, Warmup
 from gear.data import Images
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
@@ -104,7 +104,9 @@ class Watcher:
         if watch.evaluate_every and step % watch.evaluate_every == 0 and self.network is not None:
             return told(any(line["step"] == step for line in lines.read(self.run / NAME)))
         due = watch.sample_every and step % watch.sample_every == 0
-        return told(not due or any((self.run / SHEETS).glob(f"*-{step:08d}.png")))
+        drawn = {"samples": not isinstance(self.config.stage, Warmup), "reconstructions": self.inputs is not None}
+        sheets = [self.run / SHEETS / f"{name}-{step:08d}.png" for name, is_drawn in drawn.items() if is_drawn]
+        return told(not due or all(sheet.exists() for sheet in sheets))
 
     def best(self) -> Best | None:
         """`best` of the run."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from gear import ranks
 from gear.config import Config, ConfigError
 
 PATIENCE = timedelta(minutes=10)  # with a collective operation of training; a rank that died is noticed at once
@@ -60,9 +61,8 @@ def joined(on: torch.device) -> Iterator[None]:
         dist.barrier(_hosts)
     except RuntimeError as error:
         if _of_a_connection(error):
-            raise PeerLost(
-                f"rank {here.rank} ends because another process of the run has ended ({str(error).splitlines()[0]})"
-            ) from error
+            why = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]  # gloo begins with a place in its source
+            raise PeerLost(f"ends because another process of the run has ended ({why}).") from error
         raise
     _hosts = None
     dist.destroy_process_group()

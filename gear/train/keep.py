@@ -26,7 +26,7 @@ from gear.update import Trained
 
 log = logging.getLogger("gear")
 
-PARTIAL = re.compile(r"\.+(checkpoint|step).*\.partial")  # as `beside` names what it has not finished
+PARTIAL = re.compile(r"\..*\.partial|\.tmp\w{6}")  # as `beside` and safetensors name what they have not finished
 ROOM = 2**27  # bytes: page-locked memory comes in powers of two, so that one piece of all could be twice as large
 ALIGNED = 64  # bytes, enough for every kind of number
 
@@ -47,7 +47,7 @@ class Keeper:
         self._copy = _Copy()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._write: Future[None] | None = None
-        for folder in (run, run / state.OLDER) if ranks.rank() == 0 else ():
+        for folder in (run, *(f for f in run.glob("*") if f.is_dir())) if ranks.rank() == 0 else ():
             _remove_partial(folder)
 
     def save(

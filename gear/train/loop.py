@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,10 +67,12 @@ def fit(
     title: str,
     console: Console,
     watch: Watching | None = None,
+    stopping: Stop | None = None,
 ) -> None:
     """Trains until `config.steps`, on from `run`'s newest valid checkpoint; with several ranks, all of them together.
 
-    batches: this rank's share of the batch of a step. Ctrl-C, SIGTERM or SIGUSR1 saves, then raises `Interrupted`.
+    batches: this rank's share of the batch of a step. stopping: what watches for signals; made here if None: Ctrl-C,
+    SIGTERM or SIGUSR1 saves, then raises `Interrupted`.
     Raises `Diverged` after `guards.skip_limit` updates in a row with a gradient that is not finite, `Collapsed`, and
     `CheckpointError`; the last checkpoint is then as it was.
     """
@@ -113,12 +116,12 @@ def fit(
     names = config.watch.trackers if first else ()
     trackers = track.opened(names, run, config, done)
     try:
-        with bars(console) as progress, Stop() as stop, keeping as keeper:
+        with bars(console) as progress, nullcontext(stopping) if stopping else Stop() as stop, keeping as keeper:
             bar = progress.add_task(escape(title), total=config.steps, completed=done, note="")
-            agreement, stopping = Agreement(), False
+            agreement, ends = Agreement(), False
             if done and watch is not None and not watch.measured(done):  # was stopped while it measured
                 look(progress, stop)
-            while done < config.steps and not stopping:
+            while done < config.steps and not ends:
                 seed(config.seed, done)
                 batch = batches(done)
                 taken = train_on(batch)
@@ -142,8 +145,8 @@ def fit(
                         raise Collapsed(alarm.message)
                 look(progress, stop)
                 keeper.check()
-                stopping = agreement.stop(stop.asked is not None)
-                if done % config.save_every == 0 or last or stopping:
+                ends = agreement.stop(stop.asked is not None)
+                if done % config.save_every == 0 or last or ends:
                     save()
                 progress.update(bar, completed=done)
             agreement.end()

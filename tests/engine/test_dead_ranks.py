@@ -128,7 +128,7 @@ def test_a_rank_is_killed(place: Place) -> None:
     assert re.match(rf"gear: \S+/run is being trained by process {first} on host ", refused)
     said = place.said.read_text()
     (word,) = place.words()
-    assert word.startswith("gear: rank 0 ends because another process of the run has ended (")
+    assert word.startswith("gear: ends because another process of the run has ended (")
     assert len(word) < 500
     assert "gear/run.py" not in said  # torchrun's own traceback is the only one
     assert f"exitcode  : -9 (pid: {second})" in said.split("Root Cause (first observed failure)")[1]
@@ -142,7 +142,7 @@ def test_a_rank_fails(place: Place) -> None:
         assert here.ended(MINUTE) != 0
     said = place.said.read_text()
     error = "RuntimeError: the step cannot be made"
-    traceback, other = said.index(error), said.index("gear: rank 0 ends because another process of the run has ended")
+    traceback, other = said.index(error), said.index("gear: ends because another process of the run has ended")
     assert traceback < other
     cause = said[said.index("Root Cause (first observed failure)") :]
     assert "rank      : 1 (local_rank: 1)" in cause
@@ -175,7 +175,8 @@ def test_two_ranks_are_stopped(place: Place) -> None:
         steps.append(made)
     assert steps == sorted(set(steps))
     assert codes == [1, 1, 0]  # torchrun's own: it raises `SignalException` once its ranks have ended well
-    end = replace(place, config=replace(place.config, steps=steps[-1] + 3))
+    # Only the newest checkpoint: where a run was stopped it saved one more.
+    end = replace(place, config=replace(place.config, steps=steps[-1] + 3, keep_last=1))
     with end.started() as here:
         assert here.ended(2 * MINUTE) == 0
     assert end.ends() == [(0, steps[-1] + 3)] * 2
@@ -202,9 +203,7 @@ def test_one_process_is_stopped(place: Place, number: str, code: int) -> None:
 # ------------------------------------------------------------------------------------------- runs that cannot begin
 
 
-@pytest.mark.parametrize(
-    "late", ["1", pytest.param("0", marks=pytest.mark.xfail(reason="torchrun ends rank 0 before it has said why"))]
-)
+@pytest.mark.parametrize("late", ["1", "0"])
 def test_no_equal_shares(place: Place, late: str) -> None:
     """Refused before the images are looked for, which are not there; whichever rank is the first to see it."""
     data = replace(place.config.data, path=str(place.folder / "nowhere"))

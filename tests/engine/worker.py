@@ -104,7 +104,8 @@ def trained(config: Config) -> dict[str, torch.Tensor]:
             found |= {f"{group.name}_ema.{name}": t for name, t in whole_average(group).state_dict().items()}
         for index, moments in group.optimizer.state_dict()["state"].items():
             found |= {f"{group.name}_optimizer.{index}.{name}": whole(t) for name, t in moments.items()}
-    training.alone()
+    for group in training.groups:
+        group.alone()
     return {name: t.detach().clone().contiguous() for name, t in found.items()}
 
 

@@ -382,9 +382,10 @@ def test_what_a_killed_process_left_is_removed(three: Path) -> None:
         ".checkpoint.safetensors.0123abcd.partial",
         "..checkpoint.safetensors.0123abcd.partial.4567cdef.partial",
         "checkpoints/.step-00000020.safetensors.0123abcd.partial",
+        "checkpoints/.tmpA1b2C3",
+        ".log.jsonl.0123abcd.partial",
     ]
     stays = [
-        ".log.jsonl.0123abcd.partial",
         "checkpoint.partial",
         ".checkpoint.safetensors",
         "checkpoints/notes.partial",
