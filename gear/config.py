@@ -202,7 +202,7 @@ NAMED = ("builtin", "cifar10")  # data sets known by name
 
 @dataclass(frozen=True)
 class Data:
-    path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", or a folder of class folders (or of images: one class)
+    path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", or a folder: of class folders, images (a class), tars
     resolution: int = 256  # pixels along a side
     crop: Literal["center", "random"] = "center"  # center: decoded once, kept; random: decoded at each visit (ImageNet)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C

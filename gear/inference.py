@@ -15,6 +15,7 @@ from gear.data.classes import class_names
 from gear.data.crop import Interpolation
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
+from gear.data.members import Member
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
@@ -139,25 +140,26 @@ def open_images(
 ) -> tuple[list[str], UInt8[Tensor, "n 3 H W"]]:
     """The files, and the images of the folders: the short side resized, the middle cropped. One that cannot be used is
     named and left out; if none can, `DataError`."""
-    files = [file for path in paths for file in (_inside(path) if path.is_dir() else [path])]
+    files = [each for path in paths for each in (_inside(path) if path.is_dir() else [(path, path)])]
     names, pixels = [], []
     with any_size():
-        for file in files:
+        for name, file in files:
             try:
                 pixels.append(decode(file, resolution, interpolation))
-                names.append(str(file))
+                names.append(str(name))
             except Skip as reason:
-                print(f"left out: {file} ({reason})")
+                print(f"left out: {name} ({reason})")
     if not pixels:
         raise DataError(f"no image that can be used among {len(files)} files; give image files, or folders of them.")
     return names, torch.from_numpy(np.stack(pixels))
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path) -> list[tuple[Path, Path | Member]]:
+    """What each image is called, and where it is."""
     listing = scan(folder)
     for reason, name in listing.problems:
         print(f"left out: {folder / name} ({reason})")
-    return [listing.folder / name for name in listing.names]
+    return [(listing.folder / name, listing.file(i)) for i, name in enumerate(listing.names)]
 
 
 def _rows(a: Tensor, b: Tensor, columns: int) -> list[Tensor]:

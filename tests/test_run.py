@@ -5,11 +5,12 @@ import json
 import os
 import re
 import signal
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from gear.config import IBQ, LFQ, Config, ConfigError, Frozen, Gear, Generator, 
 from gear.config_json import read
 from gear.store import saving
 from gear.train import log, state
-from gear.train.batches import Batches
+from gear.train.batches import Batches, Streamed
 from gear.train.stopping import Interrupted
 
 TIMES = ("seconds", "images_per_s", "memory_gib")  # what differs between two runs of the same
@@ -464,3 +465,45 @@ def test_a_warm_up_has_no_generator(tiny: Config, tmp_path: Path) -> None:
 def test_load_from_nowhere(tmp_path: Path) -> None:
     with pytest.raises(state.CheckpointError, match="there is no checkpoint at"):
         run.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- tars
+
+
+@pytest.mark.parametrize(("crop", "workers", "batches"), [("center", 0, Batches), ("random", 2, Streamed)])
+def test_an_interrupted_run_on_tars_is_the_same_to_the_last_bit(
+    tiny: Config,
+    images_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    crop: Literal["center", "random"],
+    workers: int,
+    batches: type[Batches | Streamed],
+) -> None:
+    (tmp_path / "tars").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / "tars" / f"{shard}.tar", "w") as tar:
+            for path in sorted(images_folder.rglob("*.png"))[shard::2]:
+                key = f"{path.parent.name}-{path.stem}"
+                tar.add(path, f"{key}.png")
+                label = tarfile.TarInfo(f"{key}.cls")
+                label.size = len(path.parent.name)
+                tar.addfile(label, io.BytesIO(path.parent.name.encode()))
+    data = replace(tiny.data, path=str(tmp_path / "tars"), crop=crop, workers=workers)
+    config = replace(tiny, data=data, steps=5)
+    train(config, tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / provenance.NAME).read_text())["classes"] == ["disc", "square"]
+    batch = batches.__call__
+
+    def stopped(self: Any, step: int) -> Any:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "__call__", stopped)
+        with pytest.raises(Interrupted, match="stopped at step 3 of 5"):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run")
+    assert same(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")

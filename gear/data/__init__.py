@@ -1,7 +1,8 @@
 """Images and their labels, three ways.
 
-`load`: the built-in emoji, CIFAR-10 or a folder, prepared once as uint8 squares. `streaming`: files that are decoded at
-each visit, for random crops and sets too large to prepare. `shards`: the tokens of images that were encoded before.
+`load`: the built-in emoji, CIFAR-10 or a folder, prepared once as uint8 squares. `streaming`: images that are decoded
+at each visit, for random crops and sets too large to prepare. `shards`: the tokens of images that were encoded before.
+The images of a folder are files, or members of tars.
 """
 
 from gear.data.images import DataError, Images, Split

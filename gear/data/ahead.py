@@ -12,11 +12,10 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from gear.data.crop import Interpolation, squares
 from gear.data.decode import Skip, any_size, opened
 from gear.data.images import DataError
+from gear.data.members import File
 
 log = logging.getLogger("gear")
 
@@ -36,7 +36,7 @@ class Request:
     """n images, V crops of each."""
 
     index: Int64[np.ndarray, "n"]  # in the listing
-    paths: list[str]
+    paths: Sequence[File]
     places: Float64[np.ndarray, "n V 2"] | None  # of the crops, see `squares`; None: the middle
     flipped: Bool[np.ndarray, "n"]
 
@@ -66,7 +66,7 @@ class Decoder(Dataset[Decoded]):
             for row, path in enumerate(request.paths):
                 places = None if request.places is None else request.places[row]
                 try:
-                    with opened(Path(path), self.resolution) as image:
+                    with opened(path, self.resolution) as image:
                         crops = squares(image, self.resolution, self.interpolation, places)
                 except Skip as reason:
                     broken[int(request.index[row])] = str(reason)

@@ -1,8 +1,9 @@
-"""Which label a class folder has: its place among the folders that are there, or in a list that they are held to."""
+"""Which label a class has that a folder, or a label beside an image, names: its place among all that are there, or in a
+list that they are held to."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Sized
 from pathlib import Path
 
 from gear.data.images import DataError
@@ -20,19 +21,38 @@ def class_list(choice: str, folders: Sequence[str]) -> tuple[str, ...]:
     """
     if choice == "folders":
         return tuple(folders)
-    classes = imagenet() if choice == "imagenet" else _lines(Path(choice).expanduser())
+    classes = _listed(choice)
     if not folders:
         raise DataError(
             f'data.classes is "{choice}", but the images lie in no class folders: give data.path a folder of class '
             'folders, or data.classes "folders".'
         )
-    if others := sorted(set(folders) - set(classes)):
-        said = ", ".join(others[:NAMED_AT_MOST]) + (", ..." if len(others) > NAMED_AT_MOST else "")
-        raise DataError(
-            f'data.classes is "{choice}", whose {len(classes)} classes do not include {len(others)} of the '
-            f'{len(folders)} folders: {said}. Remove them, or give data.classes another list or "folders".'
-        )
+    _require_listed(choice, classes, folders, set(folders) - set(classes), "folders")
     return classes
+
+
+def label_list(choice: str, said: Collection[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes in the order of their labels, and the label of each of the distinct texts `said`, which stand beside
+    images.
+
+    choice: as of `class_list`. With "folders" the texts are the classes, sorted; as numbers if all consist of digits.
+        With a list, a text of digits is a label, counted from 0, and any other the name of a class; what is not in the
+        list is a `DataError`.
+    """
+    if choice == "folders":
+        classes = tuple(sorted(said, key=int if all(map(_is_number, said)) else None))
+        return classes, {text: label for label, text in enumerate(classes)}
+    classes = _listed(choice)
+    if not said:
+        raise DataError(
+            f'data.classes is "{choice}", but no image has a label beside it (.cls, or "label" or "class" in .json): '
+            'give data.path a folder of labelled images, or data.classes "folders".'
+        )
+    place = {name: label for label, name in enumerate(classes)}
+    number = {text: int(text) if _is_number(text) else place.get(text, len(classes)) for text in said}
+    others = {text for text, label in number.items() if label >= len(classes)}
+    _require_listed(choice, classes, said, others, "labels")
+    return classes, number
 
 
 def imagenet() -> tuple[str, ...]:
@@ -59,6 +79,23 @@ def class_names(classes: Sequence[str]) -> tuple[str, ...]:
 
     names = Counter(map(english, classes))
     return tuple(english(c) if names[english(c)] == 1 else f"{english(c)} ({c})" for c in classes)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19  # longer ones, no label anywhere, may not fit int()
+
+
+def _listed(choice: str) -> tuple[str, ...]:
+    return imagenet() if choice == "imagenet" else _lines(Path(choice).expanduser())
+
+
+def _require_listed(choice: str, classes: Sequence[str], names: Sized, others: Collection[str], what: str) -> None:
+    if others:
+        said = ", ".join(sorted(others)[:NAMED_AT_MOST]) + (", ..." if len(others) > NAMED_AT_MOST else "")
+        raise DataError(
+            f'data.classes is "{choice}", whose {len(classes)} classes do not include {len(others)} of the '
+            f'{len(names)} {what}: {said}. Remove them, or give data.classes another list or "folders".'
+        )
 
 
 def _lines(path: Path) -> tuple[str, ...]:

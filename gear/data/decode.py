@@ -1,8 +1,7 @@
-"""One image file as upright RGB, whatever its size and colour space, and as R x R pixels."""
+"""One image, a file or a member of a tar, as upright RGB, whatever its size and colour space, and as R x R pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -10,8 +9,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from gear.data.crop import Interpolation, square
+from gear.data.members import File, open_file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+UNREAD = frozenset(
+    {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}
+)  # photographs for other decoders
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # whatever the suffix says; none that calls another program
 SMALLEST = 8  # px on the short side
 LARGEST = 200_000_000  # px in all: as RGBA 0.8 GB
@@ -46,15 +49,15 @@ def any_size() -> Iterator[None]:
 
 
 def decode(
-    path: Path, resolution: int, interpolation: Interpolation = "bicubic"
+    file: File, resolution: int, interpolation: Interpolation = "bicubic"
 ) -> UInt8[np.ndarray, "3 {resolution} {resolution}"]:
     """The square in the middle at R = `resolution`. Raises `Skip`."""
-    with opened(path, resolution) as image:
+    with opened(file, resolution) as image:
         return square(image, resolution, interpolation)
 
 
 @contextmanager
-def opened(path: Path, resolution: int) -> Iterator[Image.Image]:
+def opened(file: File, resolution: int) -> Iterator[Image.Image]:
     """The image in RGB, decoded in full size (JPEG's quick decoding at 1/2 would change every number), to be brought
     to `resolution` within the block.
 
@@ -62,7 +65,7 @@ def opened(path: Path, resolution: int) -> Iterator[Image.Image]:
     for what goes wrong within the block.
     """
     try:
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with open_file(file) as data, Image.open(data, formats=FORMATS) as image:
             short, long = sorted(image.size)
             if short < SMALLEST:
                 raise Skip(f"smaller than {SMALLEST} pixels")

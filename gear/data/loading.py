@@ -6,7 +6,7 @@ import logging
 import os
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from gear.data.crop import Interpolation, square
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import Listing, scan
 from gear.data.images import DataError, Images, count, describe, position
+from gear.data.members import File, Member
 from gear.progress import bars
 from gear.store import cache
 
 VERSION = 2  # of the preparation: another number prepares everything anew
 FEWEST = 8  # images
-EMPTY = "class folder without a usable image"
+EMPTY = "class without a usable image"
 IN_MEMORY = 1 << 29  # bytes; larger resized sets are kept in the cache
 
 Row = TypeVar("Row")
@@ -44,8 +45,10 @@ def load(
 ) -> Images:
     """The images of `path` at `resolution` x `resolution` pixels: the short side resized, the middle cropped.
 
-    path: "builtin", "cifar10" (after `gear fetch cifar10`), or a folder: of class folders, or of images of one class.
-    classes: the labels of class folders, see `class_list`; with "folders", those without a usable image have none.
+    path: "builtin", "cifar10" (after `gear fetch cifar10`), or a folder: of class folders, of images of one class, or
+        of tars, see `scan`.
+    classes: the labels of class folders and tars, see `class_list` and `label_list`; with "folders", those without a
+        usable image have none.
     A folder is decoded on the first call, with a progress bar on stderr if `progress`; later calls map the result,
     until a file is added, removed or changed. Several processes should not prepare the same folder at once.
     Raises `DataError` (a ValueError) for images that cannot be used and `CacheError` (an OSError) for the cache.
@@ -68,10 +71,10 @@ def load_cifar10_test(resolution: int, *, interpolation: Interpolation = "bicubi
 
 def _folder(path: Path, resolution: int, interpolation: Interpolation, classes: str, progress: bool) -> Images:
     """Images lie in the order of `position`, so that a split need not copy them."""
-    listing = scan(path, classes)
+    listing = scan(path, classes, progress)
     places = [(position(group), name) for group, name in zip(listing.groups, listing.names, strict=True)]
     listing = listing.rows(sorted(range(len(listing)), key=places.__getitem__))
-    states = [_state(listing.folder / name) for name in listing.names]
+    states = [_state(listing.file(i)) for i in range(len(listing))]
     key = _key(str(listing.folder), resolution, interpolation, listing.classes, listing.names, states, listing.problems)
     cached = _cache_path(f"{listing.folder.name}-{_key(str(listing.folder))[:12]}", resolution, interpolation)
     found = prepared.read(cached, key)
@@ -104,7 +107,7 @@ def _prepare(
     problems = list(listing.problems)
 
     def rows() -> Generator[np.ndarray, None, None]:
-        decoded = _decoded([listing.folder / name for name in listing.names], resolution, interpolation)
+        decoded = _decoded([listing.file(i) for i in range(len(listing))], resolution, interpolation)
         for i, row in enumerate(_counted(decoded, len(listing), f"Preparing {listing.folder.name}", progress)):
             if isinstance(row, Skip):
                 problems.append((str(row), listing.names[i]))
@@ -132,12 +135,12 @@ def _prepare(
     return prepared.write(cached, key, resolution, rows(), about)
 
 
-def _decoded(paths: list[Path], resolution: int, interpolation: Interpolation) -> Iterator[np.ndarray | Skip]:
+def _decoded(files: Sequence[File], resolution: int, interpolation: Interpolation) -> Iterator[np.ndarray | Skip]:
     """Each file's image, or why it has none, in order. Threads suffice: Pillow decodes and resizes without the GIL."""
 
-    def attempt(path: Path) -> np.ndarray | Skip:
+    def attempt(file: File) -> np.ndarray | Skip:
         try:
-            return decode(path, resolution, interpolation)
+            return decode(file, resolution, interpolation)
         except Skip as skip:
             return skip
 
@@ -145,8 +148,8 @@ def _decoded(paths: list[Path], resolution: int, interpolation: Interpolation) -
     with any_size(), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[np.ndarray | Skip]] = deque()
         try:
-            for path in paths:
-                waiting.append(pool.submit(attempt, path))
+            for file in files:
+                waiting.append(pool.submit(attempt, file))
                 if len(waiting) > 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -197,16 +200,18 @@ def _too_few(listing: Listing, usable: int, problems: list[tuple[str, str]]) -> 
         said += f", of which {describe(*count(problems))} left out"
     if listing.others:
         said += f", and {sum(listing.others.values())} other files ({', '.join(sorted(listing.others)[:5])})"
-    return f"{said}. Give data.path a folder of JPEG, PNG or WebP images, or of class folders with such images."
+    return f"{said}. Give data.path a folder of JPEG, PNG or WebP images, or of class folders or tars with such images."
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change; None for a file that cannot be asked."""
+def _state(file: Path | Member) -> tuple[int, ...] | None:
+    """Size and time of the last change, for a member of its tar, and where it lies there; None for a file that cannot
+    be asked."""
+    path, place = (file.tar, (file.offset, file.size)) if isinstance(file, Member) else (file, ())
     try:
         at = path.stat()
     except OSError:
         return None
-    return at.st_size, at.st_mtime_ns
+    return at.st_size, at.st_mtime_ns, *place
 
 
 def _cache_path(name: str, resolution: int, interpolation: Interpolation) -> Path:

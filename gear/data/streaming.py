@@ -16,6 +16,7 @@ from gear.data.ahead import Ahead, Decoder, Request
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
 from gear.data.images import DataError
+from gear.data.members import File
 from gear.data.order import Draw, draw
 
 HOPELESS = 16  # so many broken images and no other in one step: rather a disk that is gone
@@ -159,5 +160,5 @@ def in_order(
         ahead.close()
 
 
-def _paths(listing: Listing, index: Int64[np.ndarray, "n"]) -> list[str]:
-    return [f"{listing.folder}/{listing.names[i]}" for i in index.tolist()]
+def _paths(listing: Listing, index: Int64[np.ndarray, "n"]) -> list[File]:
+    return [listing.file(i) for i in index.tolist()]

@@ -47,7 +47,7 @@ def test_a_folder(folder):
         i = int(Path(name).stem)
         assert images.classes[label] == Path(name).parent.name
         assert (pixels == np.array([20 * i, 0, 0]).reshape(3, 1, 1)).all()
-    assert images.skipped == {"broken": 3, "smaller than 8 pixels": 1, "class folder without a usable image": 1}
+    assert images.skipped == {"broken": 3, "smaller than 8 pixels": 1, "class without a usable image": 1}
     assert images.examples["broken"] == ("bird/broken.webp", "cat/text.jpg", "dog/cut.png")
     assert "1 smaller than 8 pixels (dog/dot.png)" in images.report()
 
@@ -181,7 +181,7 @@ def test_too_few(tmp_path, own_cache, usable):
         f"{tmp_path} has {usable} usable image{'' if usable == 1 else 's'} and 8 are needed; {usable + 2} image files "
         "were found, of which "
         "2 broken (a.png, b.jpg) left out, and 1 other files (.txt). Give data.path a folder of JPEG, PNG or WebP "
-        "images, or of class folders with such images."
+        "images, or of class folders or tars with such images."
     )
     assert not any(own_cache.rglob("*.*"))
 

@@ -1,0 +1,53 @@
+"""Where the bytes of an image are: in a file of its own, or in a part of a tar that is read without the rest."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclass(frozen=True)
+class Member:
+    """The `size` bytes from byte `offset` on of the file `tar`."""
+
+    tar: Path
+    offset: int
+    size: int
+
+
+File = str | Path | Member
+
+
+def open_file(file: File) -> io.BufferedReader | io.BytesIO:
+    """The image's bytes, to be read from the first; those of a member are in memory.
+
+    Raises OSError, and EOFError where the tar has become shorter than its member was.
+    """
+    if not isinstance(file, Member):
+        return open(file, "rb")
+    with file.tar.open("rb") as tar:
+        tar.seek(file.offset)
+        data = tar.read(file.size)
+    if len(data) < file.size:
+        raise EOFError(f"{file.tar} ends before byte {file.offset + file.size}")
+    return io.BytesIO(data)
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """Where N images lie in tars. `members[i]` is the `Member` of image i."""
+
+    tars: tuple[Path, ...]
+    tar: Int64[np.ndarray, "N"]  # indices into `tars`
+    offsets: Int64[np.ndarray, "N"]  # bytes
+    sizes: Int64[np.ndarray, "N"]  # bytes
+
+    def __getitem__(self, i: int) -> Member:
+        return Member(self.tars[self.tar[i]], int(self.offsets[i]), int(self.sizes[i]))
+
+    def rows(self, index: Sequence[int]) -> "Members":
+        rows = np.array(index, dtype=np.int64)
+        return Members(self.tars, self.tar[rows], self.offsets[rows], self.sizes[rows])
