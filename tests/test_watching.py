@@ -298,8 +298,9 @@ def test_a_resumed_run_drops_later_evaluations_and_a_torn_line(make: Make, pair:
 def test_a_run_that_was_stopped_while_it_measured_does_so_again(make: Make, pair: run.Pair, tmp_path: Path) -> None:
     watcher = make(sample_every=2, evaluate_every=4)
     assert [watcher.measured(step) for step in range(1, 5)] == [True, False, True, False]
-    watcher.draw(pair.tokenizer, None, 2)
-    watcher.draw(pair.tokenizer, None, 4)
+    watcher.draw(pair.tokenizer, pair.generator, 2)
+    watcher.draw(pair.tokenizer, pair.generator, 4)
+    watcher.draw(pair.tokenizer, None, 6)  # stopped between its two sheets
     append(tmp_path / NAME, {"step": 8})
     assert [step for step in range(1, 9) if not watcher.measured(step)] == [4, 6]
     assert make(None, sample_every=0, evaluate_every=4).measured(4)  # nothing can be measured
