@@ -195,9 +195,9 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _without_lock(run: Path) -> bool:
-    """It was made before there were locks, or where the filesystem has none."""
+    """Its filesystem has none, of which an empty file tells."""
     file = run / lock.NAME
-    return not file.exists() or file.stat().st_size == 0
+    return file.exists() and file.stat().st_size == 0
 
 
 def _age(path: Path, now: float) -> float | None:
