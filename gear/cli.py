@@ -309,7 +309,8 @@ def dispatch(args: Sequence[str]) -> None:
         if type(error).__name__ == "PeerLost":  # the other one's message is the one to read
             say(str(error))
             sys.exit(1)
-        if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or "memory" in str(error)):
+        full = any(words in str(error) for words in ("out of memory", "allocate memory"))
+        if os.environ.get("GEAR_DEBUG") or not (isinstance(error, MemoryError) or full):
             raise
         fail(f"not enough memory ({str(error).splitlines()[0]}): try a smaller --batch, model or --data.resolution.")
 

@@ -140,10 +140,12 @@ def train(config: Config, run: Path, *, prepared: Prepared | None = None, consol
     track.require(config.watch.trackers)
     on = distributed.own_device(build.device(config))
     with distributed.joined(on), locked(run) if ranks.rank() == 0 else nullcontext(), stopping.Stop() as stop:
-        with stop.leaving():
-            ready = _ready(config, run, prepared, on, console or Console(quiet=ranks.rank() > 0))
+        made: list[Ready] = []
+        said = console or Console(quiet=ranks.rank() > 0)
+        stop.leaving(lambda: made.append(_ready(config, run, prepared, on, said)))
         if stop.asked:
             raise Interrupted("stopped before the first step; the same command begins again", stop.code)
+        (ready,) = made
         try:
             fit(config, run, stopping=stop, **vars(ready))
         finally:
@@ -214,6 +216,7 @@ def claim(config: Config, run: Path) -> bool:
         return False
     there = read(file) if file.exists() else newest.config
     same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
+    same = dataclasses.replace(same, data=dataclasses.replace(same.data, workers=config.data.workers))
     if different := differences(same, config):
         raise ConfigError(
             f"{run} already holds a run with another configuration ({'; '.join(different)}). "

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
@@ -72,10 +73,11 @@ def _moving_average(decay: float) -> Callable[..., None]:
     move = get_ema_multi_avg_fn(decay)
 
     def each_kind(averages: list[Tensor], live: list[Tensor], count: Tensor | int) -> None:
-        pairs = list(zip(averages, live, strict=True))
-        for sharded in (False, True):  # buffers are not sharded, and torch takes no lists of both kinds
-            if chosen := [pair for pair in pairs if isinstance(pair[0], DTensor) is sharded]:
-                move([a for a, _ in chosen], [b for _, b in chosen], count)
+        kinds: dict[Any, list[tuple[Tensor, Tensor]]] = {}  # torch takes no lists of several
+        for pair in zip(averages, live, strict=True):
+            kinds.setdefault((isinstance(pair[0], DTensor), pair[0].dtype), []).append(pair)
+        for pairs in kinds.values():
+            move([a for a, _ in pairs], [b for _, b in pairs], count)
 
     return each_kind
 
@@ -86,10 +88,11 @@ def shard(module: nn.Module, parts: str, average: AveragedModel | None) -> None:
     _skeleton(module)  # a sharded module cannot be copied
     # A projector's output is a view; nothing here changes one in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+    mesh = init_device_mesh(next(module.parameters()).device.type, (ranks.size(),))
     for net in (module,) if average is None else (module, average.module):
         for part in net.get_submodule(parts).children():
-            fully_shard(part)
-        fully_shard(net)
+            fully_shard(part, mesh=mesh)
+        fully_shard(net, mesh=mesh)
 
 
 def whole_average(group: "Trained") -> nn.Module:
@@ -127,6 +130,8 @@ class Trained(nn.Module):
             raise ValueError(f"the optimiser of {name} must be a fused one: give it fused=True.")
         self.name, self.module, self.optimizer, self.clip = name, module, optimizer, clip
         self.ema = ema if ema is None or isinstance(ema, AveragedModel) else averaged(module, ema)
+        nets = (module,) if self.ema is None else (self.ema.module, module)
+        self._averaged = [[t.detach() for t in (*net.parameters(), *net.buffers())] for net in nets]
         self.sharded = any(isinstance(p, DTensor) for p in module.parameters())
         self._ddp: tuple[DistributedDataParallel, ...] = ()  # in a tuple, so that its parameters are not counted twice
 
@@ -139,6 +144,15 @@ class Trained(nn.Module):
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         own: dict[str, Any] = {"device_ids": None if on.type == "cpu" else [on], buffers: False}
         self._ddp = (DistributedDataParallel(self.module, gradient_as_bucket_view=True, **own),)
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Moves the average. As `AveragedModel.update_parameters`, which copies its counter to the GPU at every step,
+        and so waits for it."""
+        if self.ema is not None:
+            average, live = self._averaged
+            self.ema.multi_avg_fn(average, live, self.ema.n_averaged)  # pyright: ignore[reportOptionalCall]
+            self.ema.n_averaged += 1
 
     def alone(self) -> None:
         """Undoes `replicate`: a process group must not end before its reducers."""
@@ -168,7 +182,8 @@ def update(loss: Float[Tensor, ""], *groups: Trained) -> dict[str, Tensor]:
         for group in groups:
             group.optimizer.zero_grad(set_to_none=True)  # whatever a caller's own backward pass left
     with torch.autocast(loss.device.type, enabled=False):
-        (loss / of).backward()
+        # A loss that is not finite may have a finite gradient: times NaN, no rank moves by it.
+        (loss / of * torch.where(loss.detach().isfinite(), 1.0, torch.nan)).backward()
     if index < of - 1:
         return {}
     told = {}
@@ -180,7 +195,6 @@ def update(loss: Float[Tensor, ""], *groups: Trained) -> dict[str, Tensor]:
         group.optimizer.step()
         increment_version(list(group.module.parameters()))  # fused optimisers do not, and autograd should notice
         group.optimizer.zero_grad(set_to_none=True)  # the memory is the next group's
-        if group.ema is not None:
-            group.ema.update_parameters(group.module)
+        group.average()
         told |= {f"grad_{group.name}": norm, f"skipped_{group.name}": skipped}
     return told

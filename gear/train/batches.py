@@ -53,7 +53,7 @@ class Features:
         if len(new):
             self.kept[slots[new]] = in_passes(self.target, pixels[new], self.grid, self.precision).cpu()
             self.known[slots[new]] = True
-        return self.kept[slots].to(self.device).float()
+        return self.kept[slots].to(self.device, non_blocking=True).float()
 
 
 def in_passes(
@@ -65,9 +65,10 @@ def in_passes(
     direction counts (eq. 5). Always `ROWS` images in a pass, the last one filled up: a network rounds differently for
     another number of rows, and which images come together differs between a run, its continuation and `gear encode`.
     """
-    rows = torch.from_numpy(np.resize(np.arange(len(pixels)), -(-len(pixels) // ROWS) * ROWS))
+    missing = -len(pixels) % ROWS
+    full = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)]) if missing else pixels
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        passes = [target.features(pixels[part], grid).half() for part in rows.split(ROWS)]
+        passes = [target.features(part, grid).half() for part in full.split(ROWS)]
     return torch.cat(passes)[: len(pixels)]
 
 
@@ -84,11 +85,11 @@ class Batches:
         drawn = draw(len(self.images), self.size, self.seed, step, flip=self.flip)
         pixels = torch.from_numpy(np.ascontiguousarray(self.images.pixels[drawn.index]))
         flipped = torch.from_numpy(drawn.flipped)[:, None, None, None]
-        pixels = torch.where(flipped, pixels.flip(-1), pixels).to(self.device)
+        pixels = torch.where(flipped, pixels.flip(-1), pixels).to(self.device, non_blocking=True)
         slots = drawn.index + drawn.flipped * len(self.images)
         return Batch(
             x=to_float(pixels),
-            c=torch.from_numpy(self.images.labels[drawn.index]).to(self.device),
+            c=torch.from_numpy(self.images.labels[drawn.index]).to(self.device, non_blocking=True),
             f={name: f(pixels, slots) for name, f in self.features.items()},
         )
 
@@ -108,9 +109,9 @@ class Streamed:
         self.precision: Precision = precision
 
     @property
-    def broken(self) -> int:
-        """Images found broken so far, and replaced."""
-        return len(self.stream.broken)
+    def broken(self) -> dict[int, str]:
+        """Index -> why, of the images found broken so far, and replaced."""
+        return self.stream.broken
 
     def __call__(self, step: int) -> Batch:
         visit = self.stream(step)
@@ -141,9 +142,9 @@ class Stored:
         self.ahead = OneAhead(self.read)
 
     @property
-    def broken(self) -> int:
+    def broken(self) -> dict[int, str]:
         """As of `live`."""
-        return getattr(self.live, "broken", 0)
+        return getattr(self.live, "broken", {})
 
     def __call__(self, step: int) -> Encoded:
         stored = self.ahead(step)

@@ -1,7 +1,11 @@
 """The processes of a run: torchrun (or srun) starts them, this joins them. One process needs no launcher."""
 
+import ctypes
 import gc
+import json
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from gear import ranks
 from gear.config import Config, ConfigError
 
 PATIENCE = timedelta(minutes=10)  # with a collective operation of training; a rank that died is noticed at once
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 LONG = timedelta(days=1)  # with what one rank does while the others wait: decoding a data set, fetching weights
 
 _hosts: dist.ProcessGroup | None = None  # by gloo: what the hosts tell each other, apart from the step's own traffic
@@ -50,6 +55,7 @@ def joined(on: torch.device) -> Iterator[None]:
     if here.size == 1 or dist.is_initialized():
         yield
         return
+    _end_with_launcher()
     backend = "cpu:gloo,cuda:nccl" if on.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE, rank=here.rank, world_size=here.size)
     try:
@@ -73,6 +79,13 @@ def _of_a_connection(error: RuntimeError) -> bool:
     return network or any(
         word in str(error) for word in ("Connection closed by peer", "Connection reset", "Gloo", "gloo")
     )
+
+
+def _end_with_launcher() -> None:
+    """Where torchrun is killed, Linux kills what it has started: else its processes would train on, hold the run's
+    folder, and the same command be refused."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def own_device(on: torch.device) -> torch.device:
@@ -117,22 +130,21 @@ def together() -> None:
         dist.barrier(_hosts)
 
 
-def told(value: Any) -> Any:
-    """Rank 0's value, on every rank: numbers, text, lists and dicts of them."""
+def told(value: Any, by: int = 0) -> Any:
+    """Rank `by`'s value, on every rank: whatever JSON has."""
     if _hosts is None:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0, group=_hosts)
-    return box[0]
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    length = torch.tensor([len(data)])
+    dist.broadcast(length, by, group=_hosts)
+    data = data if ranks.rank() == by else torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(data, by, group=_hosts)
+    return json.loads(data.numpy().tobytes())
 
 
 def everyones(value: Any) -> list[Any]:
     """The value of every rank, in their order, on every rank; as `told`."""
-    if _hosts is None:
-        return [value]
-    values: list[Any] = [None] * ranks.size()
-    dist.all_gather_object(values, value, group=_hosts)
-    return values
+    return [told(value, rank) for rank in range(ranks.size())]
 
 
 class Agreement:

@@ -14,13 +14,16 @@ LARGER = ("psnr", "ssim", "inception", "precision", "recall", "accuracy")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a last line that a kill cut short is left out."""
+    """The lines of a log, up to one that is damaged, as the last one that a kill cut short."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            lines.append(dict(json.loads(text)))
-        except (ValueError, TypeError):
+            line = dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
             break
+        if not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 

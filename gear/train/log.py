@@ -39,9 +39,10 @@ class Log:
         self._clear()
         if pending:
             self.names = tuple(name.removeprefix("sum.") for name in pending if name.startswith("sum."))
-            self.sums = torch.stack([pending[f"sum.{name}"].double() for name in self.names])
+            # What all ranks had is rank 0's now, of however many there are.
+            self.sums = torch.stack([pending[f"sum.{name}"].double() for name in self.names]) * ranks.size()
             finite = [pending.get(f"finite.{name}", pending["steps"]).double() for name in self.names]
-            self.finite, self.counts = torch.stack(finite), pending["counts"]
+            self.finite, self.counts = torch.stack(finite) * ranks.size(), pending["counts"]
             self.steps, self.images = int(pending["steps"]), int(pending["images"])
             self.start -= float(pending["seconds"])
 
@@ -55,9 +56,9 @@ class Log:
             self.sums, self.finite = self.sums[order], self.finite[order]
         self.steps, self.images, self.names = self.steps + 1, self.images + images, names
         # In float64, so that the order of summation, which the number of ranks and a restart change, hardly shows.
-        # (The alignment without a target is a zero on the CPU.)
-        none = torch.zeros(0, dtype=torch.float64, device=on)
-        values = torch.cat([none, *(value.to(on, torch.float64).view(1) for value in step.terms.values())])
+        # The alignment without a target is a zero on the CPU, of which a GPU must not wait to be told.
+        terms = [v.double() if v.device == on else torch.full((), v.item(), device=on) for v in step.terms.values()]
+        values = torch.cat([torch.zeros(0, dtype=torch.float64, device=on), *(v.double().view(1) for v in terms)])
         finite = values.isfinite()
         values = torch.where(finite, values, 0.0)
         self.sums = values if self.sums is None else self.sums.to(on) + values
@@ -69,7 +70,7 @@ class Log:
         right after a line."""
         if self.counts is None:
             return {}
-        sums, finite, counts, images, _ = self._of_all_ranks()
+        sums, finite, counts, images = self._of_all_ranks()
         passed = time.perf_counter() - self.start
         about = {"steps": self.steps, "images": images, "seconds": passed}
         kept = {f"sum.{name}": value for name, value in zip(self.names, sums, strict=True)}
@@ -78,11 +79,11 @@ class Log:
 
     def line(self, step: int, broken: int = 0) -> dict[str, Any]:
         """Writes and returns the means of the interval that ends with `step` updates made; the same on every rank.
-        broken: images that this rank has found broken, and replaced, so far."""
-        sums, finite, counts, images, found = self._of_all_ranks(broken)
+        broken: images found broken, and replaced, so far."""
+        sums, finite, counts, images = self._of_all_ranks()
         used = usage(counts)
         of_codebook = torch.stack([used.entropy, used.effective_size, used.dead]).double()
-        means = torch.cat([sums / finite, of_codebook, images[None], found[None]])
+        means = torch.cat([sums / finite, of_codebook, images[None]])
         numbers = torch.cat([means.float(), sums.float()]).tolist()  # the only host sync
         seconds = time.perf_counter() - self.start
         self.seconds += seconds
@@ -93,26 +94,27 @@ class Log:
             "images_per_s": round(numbers[len(names)] / seconds, 2),
         }
         line |= {name: value if value == value else None for name, value in zip(names, numbers, strict=False)}
-        totals = dict(zip(self.names, numbers[len(names) + 2 :], strict=True))
+        totals = dict(zip(self.names, numbers[len(names) + 1 :], strict=True))
         line |= {name: round(value) for name, value in totals.items() if name.startswith("skipped_")}
-        line |= {"broken_images": round(numbers[len(names) + 1])}
+        line |= {"broken_images": broken}
         line |= {"memory_gib": round(memory(counts.device) / 2**30, 3), "ranks": ranks.size()}
         if ranks.rank() == 0:
             append(self.path, line)
         self._clear()
         return line
 
-    def _of_all_ranks(self, broken: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Sums, how many were finite, counts of codewords; and, scalars, images and broken ones."""
+    def _of_all_ranks(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over the steps of the means over ranks, how many were finite; counts of codewords, and of images."""
         assert self.counts is not None, "line() before any step"
         assert self.sums is not None
         assert self.finite is not None
-        last = self.counts.new_tensor([self.images, broken]).double()
-        packed = torch.cat([self.sums, self.finite, self.counts.double(), last])
+        packed = torch.cat(
+            [self.sums, self.finite, self.counts.double(), self.counts.new_tensor([self.images]).double()]
+        )
         if ranks.size() > 1:
             dist.all_reduce(packed)
-        sums, finite, counts, (images, found) = packed.split([len(self.sums), len(self.finite), len(self.counts), 2])
-        return sums, finite, counts, images, found
+        sums, finite, counts, images = packed.split([len(self.sums), len(self.finite), len(self.counts), 1])
+        return sums / ranks.size(), finite / ranks.size(), counts, images[0]
 
     def _clear(self) -> None:
         self.names: tuple[str, ...] = ()

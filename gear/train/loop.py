@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +21,7 @@ from gear.config import Config
 from gear.progress import bars
 from gear.step import Batch, Encoded, Step
 from gear.train import diagnosis, log, state, track
-from gear.train.distributed import Agreement, everyones
+from gear.train.distributed import Agreement, everyones, told
 from gear.train.health import Alarm, Collapse, Skips
 from gear.train.keep import Keeper
 from gear.train.lines import append, cut
@@ -78,10 +79,14 @@ def fit(
     """
     start, first = resume(run, groups, classes), ranks.rank() == 0
     done, pending = start.step, start.log
-    lines = log.Log(run / log.NAME, done, {k: t for k, t in pending.items() if not k.startswith("skips.")})
+    own = ("skips.", "broken")
+    lines = log.Log(run / log.NAME, done, {k: t for k, t in pending.items() if not k.startswith(own)})
     # Not the longest row, which may be what stopped the run: mended, it must be able to go on.
-    counted = {k.removeprefix("skips."): t for k, t in pending.items() if k.startswith("skips.")}
-    skips = Skips(on, {name: t for name, t in counted.items() if name != "longest"})
+    # And the same on every rank: what one of them makes of it, all must.
+    counted = told({k.removeprefix("skips."): int(t) for k, t in pending.items() if k.startswith("skips.")})
+    skips = Skips(on, {name: torch.tensor(n) for name, n in counted.items() if name != "longest"})
+    broken: dict[int, str] = getattr(batches, "broken", {})
+    broken |= dict.fromkeys(told(pending["broken"].tolist() if "broken" in pending else []), "found before")
     collapse = Collapse(config, lines.kept)
     if first:
         cut(run / HEALTH, done)
@@ -99,7 +104,8 @@ def fit(
         number = w.evaluate_every and done % w.evaluate_every == 0
         if watch is None or not (sheet or number):
             return
-        with stop.leaving(ranks.size() == 1):
+
+        def work(watch: Watching) -> None:
             pair = averaged_pair(groups)
             if sheet:
                 for name, pixels in watch.draw(*pair, done).items():
@@ -107,10 +113,19 @@ def fit(
             if number:
                 trackers.scalars(done, watch.measure(*pair, done, progress))
 
+        stop.leaving(partial(work, watch), ranks.size() == 1)
+
     def save() -> None:
-        keeper.save(
-            groups, done, config, classes, lines.pending() | {f"skips.{k}": t for k, t in skips.pending().items()}
-        )
+        kept = lines.pending() | {f"skips.{name}": t for name, t in skips.pending().items()}
+        if broken_images():
+            kept["broken"] = torch.tensor(sorted(broken))
+        keeper.save(groups, done, config, classes, kept)
+
+    def broken_images() -> int:
+        """How many all ranks together have found; each knows them then."""
+        for other in everyones(sorted(broken)) if hasattr(batches, "broken") else ():
+            broken.update({i: "found by another rank" for i in other if i not in broken})
+        return len(broken)
 
     keeping = Keeper(run, config.keep_last, config.keep_every)
     names = config.watch.trackers if first else ()
@@ -130,7 +145,7 @@ def fit(
                 done += 1
                 last = done == config.steps
                 if done % config.log_every == 0 or last:
-                    line = lines.line(done, getattr(batches, "broken", 0))
+                    line = lines.line(done, broken_images())
                     progress.update(bar, note=note(line))
                     trackers.scalars(done, line)
                     alarm = collapse.see(line)
@@ -139,15 +154,16 @@ def fit(
                     report = skips.read()
                     if report.longest >= config.guards.skip_limit and report.last_step is not None:
                         number = report.last_step - max(0, report.streak - 1)  # the first of those in a row
-                        told = diagnosed(config, run, groups, train_on, batches(number), number)
-                        raise Diverged(f"training has diverged: {told}")
+                        why = diagnosed(config, run, groups, train_on, batches(number), number)
+                        raise Diverged(f"training has diverged: {why}")
                     if alarm is not None and alarm.stop:
                         raise Collapsed(alarm.message)
-                look(progress, stop)
                 keeper.check()
                 ends = agreement.stop(stop.asked is not None)
                 if done % config.save_every == 0 or last or ends:
-                    save()
+                    save()  # before what takes minutes: it is made again where it was broken off
+                if not ends:
+                    look(progress, stop)
                 progress.update(bar, completed=done)
             agreement.end()
     finally:
@@ -212,8 +228,8 @@ def diagnosed(
 ) -> str:
     """What is known of a step that was not finite, its batch saved; the same on every rank."""
     found = diagnosis.diagnose(groups, step, batch, lambda: seed(config.seed, number))
-    told = diagnosis.sentence(found, number, diagnosis.save_batch(run, number, batch))
-    return min(everyones((found.severity, ranks.rank(), told)))[2]
+    sentence = diagnosis.sentence(found, number, diagnosis.save_batch(run, number, batch))
+    return min(everyones([found.severity, ranks.rank(), sentence]))[2]
 
 
 def note(line: Mapping[str, Any]) -> str:

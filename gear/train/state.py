@@ -102,7 +102,7 @@ def write(
     just before it takes its place. `CheckpointError` if the disk is full or read-only, or if training has diverged; the
     last file is then still there."""
     kept = f"The last one, {path}, is intact" if os.path.exists(path) else "No earlier one exists"
-    if broken := not_finite(tensors):
+    if broken := not_finite({key: t for key, t in tensors.items() if not key.startswith("log.")}):
         raise CheckpointError(
             f"training has diverged: at step {step} {broken} is not finite, so no checkpoint was written. {kept}; "
             "train with a lower learning rate (optimizer.*_lr) in another folder."

@@ -2,8 +2,7 @@
 
 import signal
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from gear import ranks
 
@@ -43,15 +42,17 @@ class Stop:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    @contextmanager
-    def leaving(self, allowed: bool = True) -> Iterator[None]:
-        """A request ends the block at once, where that is allowed: for what takes minutes and can be done again."""
-        self._leaves = allowed
+    def leaving(self, work: Callable[[], object], allowed: bool = True) -> None:
+        """Does the work, which a request ends at once where that is allowed: for what takes minutes and can be done
+        again."""
         try:
-            yield
+            try:
+                self._leaves = allowed
+                if not (self.asked and allowed):
+                    work()
+            finally:
+                self._leaves = False
         except _Left:
-            pass
-        finally:
             self._leaves = False
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:

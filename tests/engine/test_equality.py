@@ -56,6 +56,7 @@ def test_two_ranks(alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
     names = [f"{case}/" for case in EVERY]
     names += [f"gear {quantizer}/shard" for quantizer in ("VQ", "LFQ", "IBQ")]
     names += ["frozen/shard", "gear VQ/shard, recompute", "naive/recompute"]
+    names += ["gear VQ/compile", "gear IBQ/shard, compile", "frozen/compile"]
     names += ["each image/accumulate", "each image/shard, accumulate, recompute", "frozen, each image/accumulate"]
     found = results(2, tmp_path / "out", names)
     for name in names:

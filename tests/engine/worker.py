@@ -78,6 +78,7 @@ ENGINES = {
     "accumulate": Engine(accumulate=2),
     "shard, accumulate, recompute": Engine(shard=True, accumulate=2, recompute=True),
     "compile": Engine(compile=True),
+    "shard, compile": Engine(shard=True, compile=True),
 }
 
 
