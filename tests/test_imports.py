@@ -40,6 +40,7 @@ TOP = {
     "__main__",
     "build",
     "cli",
+    "commands",
     "demo",
     "choosing",
     "codes",
