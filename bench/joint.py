@@ -77,6 +77,7 @@ def config_of(case: Case) -> Config:
         batch=case.batch,
         precision=case.precision,
         device=case.device,
+        engine=replace(c.engine, compile=case.compile),
     )
 
 
@@ -84,11 +85,7 @@ def measure(case: Case, kernels: int = 0) -> Measured:
     """In this process, which should be a fresh one: its resident set is what is measured on a CPU."""
     config, on = config_of(case), torch.device(case.device)
     before, synchronise = resident_peak(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
-    training = build.training(config, CLASSES, {TARGET: WIDTH}, on)
-    if case.compile:
-        for group in training.groups:
-            for part in getattr(group.module, "layers", group.module.children()):
-                part.compile()
+    training = build.training(config, CLASSES, {TARGET: WIDTH}, on, loaded=False)
     B, side = case.batch, case.resolution
     x, c = torch.rand(B, 3, side, side, device=on) * 2 - 1, torch.randint(CLASSES, (B,), device=on)
     batch = Batch(x, c, {TARGET: torch.randn(B, grid(config) ** 2, WIDTH, device=on)})
