@@ -87,6 +87,7 @@ def load(kind: str, place: Path) -> Any:
     library.utils.logging.disable_progress_bar()
     try:
         options = {"local_files_only": True, "output_loading_info": True, "dtype": "float32"}
+        options["ignore_mismatched_sizes"] = True  # told below, by name
         net, said = getattr(library, kind).from_pretrained(str(place), **options)
     except Exception as error:  # of a damaged file: safetensors', torch's, json's and the library's own
         raise PretrainedError(f"{place} cannot be read as a {kind}: {first_line(error)}") from error
@@ -95,7 +96,7 @@ def load(kind: str, place: Path) -> Any:
         if quiet[1]:
             library.utils.logging.enable_progress_bar()
     wrong = [f"it lacks {name}" for name in sorted(said["missing_keys"])]
-    wrong += [f"its {name} is of another shape" for name in sorted(str(key) for key in said["mismatched_keys"])]
+    wrong += [f"its {name} is of another shape" for name in sorted(key[0] for key in said["mismatched_keys"])]
     wrong += [f"{name} has no place here" for name in sorted(said["unexpected_keys"]) if not name.endswith(UNUSED)]
     if wrong:
         raise PretrainedError(f"{place} does not hold the weights of a {kind}: {some(wrong)}.")
