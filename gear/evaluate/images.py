@@ -1,0 +1,150 @@
+"""Images to measure, wherever they are: a folder, a zip, an .npz, or a data set that gear knows.
+
+What is read is what is there: an image that cannot be used is an error, since a number over the others would be one of
+another set. A run's own samples are `gear.commands.drawing`'s.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from gear import data
+from gear.data import DataError, builtin, cifar10
+from gear.data.crop import Interpolation, square
+from gear.evaluate import npz, pictures
+from gear.evaluate.ahead import cores, in_order
+
+SETS = ("builtin", "cifar10", "cifar10-test")
+KINDS = f"a folder of images, an .npz, a .zip of images, or one of {', '.join(SETS)}"
+
+
+class ImageSource(Protocol):
+    """n images of one size. `batches` gives images `start` .. `stop` - 1 in their order, prepared ahead by threads."""
+
+    resolution: tuple[int, int]  # height, width
+
+    def __len__(self) -> int: ...
+
+    def about(self) -> dict[str, Any]:
+        """What they are, for people and to tell whether they are the same as before: kind, path, n, resolution, ..."""
+        ...
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]: ...
+
+
+def opened(
+    where: str | Path, resolution: int | None = None, interpolation: Interpolation = "bicubic", what: str = "images"
+) -> ImageSource:
+    """The images at `where`, a folder (flat or nested, by name), .npz, .zip, or the name of a data set.
+
+    resolution: px, to which the short side is resized before the middle is cropped; None: as they are, which needs
+    images of one size. what: how messages call them. Raises `DataError` for anything else, before it is measured.
+    """
+    name = str(where)
+    if resolution is not None and resolution < 1:
+        raise DataError(f"resolution must be at least 1; it is {resolution}.")
+    if name in SETS:
+        return _set(name, resolution, interpolation)
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return Decoded(path, pictures.in_folder(path), resolution, interpolation)
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}: {what} must be {KINDS}.")
+    match path.suffix.lower():
+        case ".npz":
+            return Array(npz.opened(path), "npz", str(path), resolution, interpolation)
+        case ".zip":
+            return Decoded(path, pictures.in_zip(path), resolution, interpolation)
+        case _:
+            raise DataError(f"{path} is a file of another kind: {what} must be {KINDS}.")
+
+
+class Decoded:
+    """Of image files. Raises `DataError` for none, and for several sizes without a `resolution`."""
+
+    def __init__(
+        self, path: Path, files: pictures.Pictures, resolution: int | None, interpolation: Interpolation
+    ) -> None:
+        self.path, self.files, self.crop = path, files, resolution
+        self.interpolation: Interpolation = interpolation
+        if not len(files):
+            raise DataError(f"{path} holds no images: give {KINDS}.")
+        size = files.one_size() if resolution is None else (resolution, resolution)
+        self.resolution: tuple[int, int] = size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def about(self) -> dict[str, Any]:
+        found = {"kind": self.files.kind, "path": str(self.path), "n": len(self), "state": self.files.state()}
+        return found | _geometry(self.resolution, self.crop, self.interpolation)
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+        each = in_order(lambda i: self.files.pixels(i, self.crop, self.interpolation), range(start, stop), cores())
+        for span in spans(start, stop, size):
+            yield torch.from_numpy(np.stack([next(each) for _ in span]))
+
+
+class Array:
+    """Of pixels that need no decoding."""
+
+    def __init__(
+        self, rows: npz.Rows, kind: str, path: str, resolution: int | None, interpolation: Interpolation
+    ) -> None:
+        self.rows, self.kind, self.path = rows, kind, path
+        self.interpolation: Interpolation = interpolation
+        self.crop = resolution if rows.resolution != (resolution, resolution) else None
+        self.resolution: tuple[int, int] = rows.resolution if self.crop is None else (self.crop, self.crop)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def about(self) -> dict[str, Any]:
+        found = {"kind": self.kind, "path": self.path, "n": len(self), "state": self.rows.state}
+        return found | _geometry(self.resolution, self.crop, self.interpolation)
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+        threads = cores() if self.rows.anywhere else 1
+        return in_order(self._batch, spans(start, stop, size), threads)
+
+    def _batch(self, span: range) -> UInt8[Tensor, "b 3 H W"]:
+        rows = self.rows.read(span.start, span.stop)
+        if self.crop is not None:
+            resized = [square(Image.fromarray(row), self.crop, self.interpolation) for row in rows]
+            return torch.from_numpy(np.stack(resized))
+        return torch.from_numpy(np.ascontiguousarray(rows.transpose(0, 3, 1, 2)))
+
+
+def spans(start: int, stop: int, size: int) -> list[range]:
+    """start .. stop - 1 in runs of `size`; only the last may be short."""
+    return [range(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+
+def _set(name: str, resolution: int | None, interpolation: Interpolation) -> ImageSource:
+    native = builtin.SIDE if name == "builtin" else cifar10.SIDE
+    side = native if resolution is None else resolution
+    load = data.load_cifar10_test if name == "cifar10-test" else partial(data.load, name)
+    pixels = load(side, interpolation=interpolation).pixels
+    state = hashlib.sha256(f"{name} {len(pixels)} {side} {interpolation if side != native else ''}".encode())
+    rows = npz.Rows(
+        (side, side), len(pixels), lambda a, b: pixels[a:b].transpose(0, 2, 3, 1), state.hexdigest(), anywhere=True
+    )
+    source = Array(rows, "data set", name, None, interpolation)
+    source.crop = None if side == native else side
+    return source
+
+
+def _geometry(resolution: tuple[int, int], crop: int | None, interpolation: Interpolation) -> dict[str, Any]:
+    return {
+        "resolution": list(resolution),
+        "interpolation": None if crop is None else interpolation,
+        "crop": "none" if crop is None else "short side resized, middle cropped",
+    }

@@ -1,0 +1,139 @@
+"""Image files in a folder, its tars, or a zip, decoded as training decodes them (`gear.data.decode`)."""
+
+import hashlib
+import logging
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from gear.data import DataError
+from gear.data.crop import Interpolation
+from gear.data.decode import FORMATS, ORIENTATION, SUFFIXES, Skip, any_size, decode
+from gear.data.decode import opened as open_image
+from gear.data.folder import scan
+from gear.data.members import File, Member, open_file
+from gear.evaluate.ahead import cores, in_order
+from gear.progress import bars
+
+SLOW = 5000  # images whose sizes take long enough to look at for a progress bar
+
+log = logging.getLogger("gear")
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """n image files, by name.
+
+    file: which is read, valid within the block. version: of image i, changes with its file.
+    """
+
+    kind: str
+    path: Path
+    names: tuple[str, ...]
+    file: Callable[[int], AbstractContextManager[File]]
+    version: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, i: int, resolution: int | None, interpolation: Interpolation) -> UInt8[np.ndarray, "3 H W"]:
+        """As it is, or the square in the middle at `resolution`. Raises `DataError`."""
+        try:
+            with any_size(), self.file(i) as file:
+                if resolution is not None:
+                    return decode(file, resolution, interpolation)
+                with open_image(file, 1) as image:
+                    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        except Skip as reason:
+            raise self._unusable(i, str(reason)) from reason
+
+    def one_size(self) -> tuple[int, int]:
+        """(height, width) of all. Raises `DataError` where they differ, naming two."""
+        sizes = in_order(self._size, range(len(self)), cores(), depth=64)
+        with bars() if len(self) >= SLOW else nullcontext() as shown:
+            bar = shown.add_task("sizes of images", total=len(self), note="") if shown else None
+            first = next(sizes)
+            for i, size in enumerate(sizes, 1):
+                if size != first:
+                    (h, w), (y, x) = first, size
+                    raise DataError(
+                        f"the images of {self.path} are of several sizes ({self.names[0]} is {w} x {h}, "
+                        f"{self.names[i]} {x} x {y}): give a resolution to resize and crop them to."
+                    )
+                if shown and bar is not None:
+                    shown.advance(bar)
+        return first
+
+    def state(self) -> str:
+        """The SHA-256 of all names with the versions of their files."""
+        digest = hashlib.sha256()
+        for i, name in enumerate(self.names):
+            digest.update(f"{name} {self.version(i)}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def _size(self, i: int) -> tuple[int, int]:
+        """By the head of its file."""
+        try:
+            with any_size(), self.file(i) as file, open_file(file) as opened, Image.open(opened, formats=FORMATS) as im:
+                turned = int(im.getexif().get(ORIENTATION, 1)) >= 5
+                return (im.width, im.height) if turned else (im.height, im.width)
+        except Exception as error:  # decoders meet damage with nearly any exception
+            raise self._unusable(i, "broken") from error
+
+    def _unusable(self, i: int, reason: str) -> DataError:
+        return DataError(
+            f"{self.names[i]} in {self.path} cannot be used ({reason}): remove or replace it; a number over the others "
+            "would be one of another set."
+        )
+
+
+def in_folder(path: Path) -> Pictures:
+    """All images below a folder, or in its tars. Raises `DataError`."""
+    listing = scan(path)
+    beside = [name for reason, name in listing.problems if reason == "beside the class folders"]
+    if beside:
+        raise DataError(
+            f"{path} holds images ({beside[0]}, ...) and folders of images ({listing.classes[0]}, ...): give a folder "
+            "with only one of the two, so that it is clear which are meant."
+        )
+    if listing.problems:
+        log.warning("%s: %s", path, listing.report())
+
+    def version(i: int) -> str:
+        file = listing.file(i)
+        member = isinstance(file, Member)
+        at = (file.tar if member else Path(file)).stat()
+        return f"{at.st_size} {at.st_mtime_ns}" + (f" {file.offset} {file.size}" if member else "")
+
+    return Pictures("folder", path, listing.names, lambda i: nullcontext(listing.file(i)), version)
+
+
+def in_zip(path: Path) -> Pictures:
+    """All images in a zip, by name. Raises `DataError`."""
+    try:
+        archive = zipfile.ZipFile(path)  # stays open: the sources of an evaluation live as long as it
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is not a whole zip file ({error}): make it or download it again.") from error
+    images = {info.filename: info for info in archive.infolist() if Path(info.filename).suffix.lower() in SUFFIXES}
+    hidden = [name for name in images if name.startswith("__MACOSX/") or "/." in f"/{name}"]
+    names = tuple(sorted(images.keys() - set(hidden), key=lambda name: name.split("/")))
+
+    @contextmanager
+    def file(i: int) -> Iterator[File]:
+        try:
+            data = archive.read(names[i])  # its checksum is right, else BadZipFile
+        except Exception as error:  # the decompressors have their own
+            raise Skip("broken") from error
+        with tempfile.NamedTemporaryFile(suffix=Path(names[i]).suffix) as copy:  # the decoder takes files
+            copy.write(data)
+            copy.flush()
+            yield copy.name
+
+    return Pictures("zip", path, names, file, lambda i: f"{images[names[i]].file_size} {images[names[i]].CRC}")
