@@ -1,0 +1,175 @@
+"""One look for all figures: the demo page's Okabe-Ito palette, with dashes and markers that tell lines apart in grey.
+
+Sizes are of the page they stand on: `COLUMN` or `TEXT` wide, nothing set smaller than 6 pt there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from gear.store.whole import replacing
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#1a1c20", "#cc79a7", "#e69f00")  # as in report.html
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1.5, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+WARM, QUIET, RULE = "#56b4e9", "#5a616b", "#d9dde2"  # the warm-up's level; targets and notes; the grid
+COLUMN, TEXT = 3.35, 6.9  # inches: one column of a two-column page, and its whole width
+HATCH = "/////"
+LETTER, HANDLE = 0.058, 0.45  # inches in a legend: of a letter, about, and of a sample with its spaces
+RC: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 6.8,
+    "ytick.labelsize": 6.8,
+    "legend.fontsize": 6.8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.6,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,  # TrueType: text stays text
+    "svg.fonttype": "path",
+    "svg.hashsalt": "gear",  # else the names inside an SVG are drawn at random
+    "axes.unicode_minus": True,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the name of its files, what its caption has to say, what it lacks and the command that makes that."""
+
+    name: str
+    figure: Figure
+    caption: str
+    lacking: tuple[str, ...] = ()
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Everything is drawn, and saved, inside."""
+    everything: dict[Any, Any] = {**matplotlib.rcParamsDefault, **RC, "backend": "agg"}
+    with matplotlib.rc_context(everything):
+        yield
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` x `height` inches and its axes, row by row, none overlapping."""
+    engine = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, wspace=0.05, hspace=0.08)
+    figure = Figure(figsize=(width, height), layout=engine)
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+
+
+def line(index: int) -> dict[str, Any]:
+    """Colour and dash of the run at `index`."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def marked(index: int, points: int) -> dict[str, Any]:
+    """`line` with about eight markers along it, which do not meet those of the next run."""
+    every = max(1, points // 8)
+    return line(index) | {"marker": MARKERS[index % len(MARKERS)], "markevery": ((index * every // 3) % every, every)}
+
+
+def plot(axes: Axes, points: Sequence[tuple[float, float]], label: str, look: dict[str, Any], **more: Any) -> None:
+    """A line through (x, y); `more` goes before what `look` says."""
+    axes.plot([x for x, _ in points], [y for _, y in points], **{**look, **more, "label": label})
+
+
+def title(axes: Axes, letter: str, text: str, better: int = 0) -> None:
+    """(a) and what is shown, with an arrow where one way is better."""
+    arrow = {1: " ↑", -1: " ↓", 0: ""}[better]
+    axes.set_title(f"({letter}) {text}{arrow}" if letter else f"{text}{arrow}", loc="left")
+
+
+def steps(axes: Axes, last: float) -> None:
+    """An axis of training steps from 0 to `last`: 0, 100k, 1.5M."""
+    axes.set_xlim(0, last * 1.02 if last > 0 else 1)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
+    axes.set_xlabel("training steps")
+
+
+def rounded(value: float) -> str:
+    """20, 4k, 2.5k, 1.5M."""
+    for unit, sign in ((1e6, "M"), (1e3, "k")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g}{sign}"
+    return f"{value:.3g}"
+
+
+def legend(figure: Figure, axes: Sequence[Axes], spare: Axes | None = None) -> None:
+    """One for all axes: in the place of `spare`, an axes that is not needed, else above them, in as few rows as its
+    width allows. Of equal labels the first is kept."""
+    entries = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if spare is not None:
+        spare.set_axis_off()
+    if not entries:
+        return
+    if spare is not None:
+        spare.legend(entries.values(), entries.keys(), loc="center", labelspacing=0.8)
+        return
+    widths = [LETTER * len(label) + HANDLE for label in entries]
+    columns = len(widths)
+    if sum(widths) > figure.get_figwidth():
+        columns = max(1, int(figure.get_figwidth() / max(widths)))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, columnspacing=1.4)
+
+
+def arrow(axes: Axes, first: float, last: float, level: float, factor: float, colour: str) -> None:
+    """At `level` from where a baseline ends, `last`, back to where another run was there before, `first`. The text
+    stands on its end: below a baseline that is still high there, above the other run; on white all the same."""
+    style = {"arrowstyle": "-|>", "lw": 1.0, "color": colour, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (first, level), (last, level), arrowprops=style, zorder=4)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
+    text = f"{factor:.1f}\N{MULTIPLICATION SIGN} faster"
+    look = {"color": colour, "fontsize": 7, "fontweight": "bold", "ha": "left", "va": "bottom", "zorder": 5}
+    axes.annotate(text, (first, level), (9, 3), textcoords="offset points", bbox=box, **look)
+
+
+def empty(axes: Axes, text: str) -> None:
+    """A panel without data says so."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=QUIET, wrap=True)
+
+
+def save(drawing: Drawing, folder: Path) -> list[Path]:
+    """NAME.pdf, NAME.png (300 dpi) and NAME.txt, the caption, each whole or not at all; the same bytes each time."""
+    files = []
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("pdf", {"metadata": {"CreationDate": None, "ModDate": None}}),
+        ("png", {"dpi": 300, "metadata": {"Software": None}}),
+    )
+    for suffix, options in kinds:
+        files.append(folder / f"{drawing.name}.{suffix}")
+        with replacing(files[-1]) as partial:
+            drawing.figure.savefig(partial, format=suffix, **options)
+    files.append(folder / f"{drawing.name}.txt")
+    with replacing(files[-1]) as partial:
+        partial.write_text("\n".join((drawing.caption, *drawing.lacking)) + "\n", encoding="utf-8")
+    return files
