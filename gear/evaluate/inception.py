@@ -59,7 +59,7 @@ class FidInception(nn.Module):
         """What its features depend on."""
         return {
             "name": self.name,
-            "weights": {self.file.name: sha256(self.file)},
+            "sha256": sha256(self.file),
             "resize": f"bilinear to {SIDE} px as in TensorFlow 1, not antialiased",
             "precision": "float32",
         }
