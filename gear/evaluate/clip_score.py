@@ -40,7 +40,7 @@ class Clip(nn.Module):
 
     @torch.no_grad()
     def images(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float32[Tensor, "B D"]:
-        """The short side to the network's (224 px) by Pillow's bicubic, the square in the middle, CLIP's mean and std."""
+        """The short side to the network's 224 px by Pillow's bicubic, the square in the middle, CLIP's mean and std."""
         with torch.autocast(pixels.device.type, enabled=False):
             x = (pil_square(pixels, self.side) / 255 - self.mean) / self.std
             seen = self.net.visual_projection(self.net.vision_model(pixel_values=x).pooler_output)

@@ -18,9 +18,9 @@ REACH = 2.0  # of the cubic, in pixels of the coarser image
 def pil_resize(pixels: UInt8[Tensor, "B 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "B 3 h w"]:
     """What `Image.resize((w, h), Image.Resampling.BICUBIC)` gives for each image, size being (h, w).
 
-    Across first, rounded to 8 bits, then down, as Pillow did before version 13 and published numbers have it; since then
-    it goes down first where the height shrinks by much more than the width, which differs by some levels. Products of
-    whole numbers below 2^53 are exact in float64.
+    Across first, rounded to 8 bits, then down, as Pillow did before version 13 and published numbers have it; since
+    then it goes down first where the height shrinks by much more than the width, which differs by some levels. Products
+    of whole numbers below 2^53 are exact in float64.
     """
     h, w = size
     x = pixels.double()

@@ -13,19 +13,13 @@ from torch import Tensor
 from gear.evaluate import pretrained
 from gear.evaluate.clip_score import MEAN, STD, Clip, clip_score, nearest, zero_shot
 from gear.evaluate.pretrained import PretrainedError
-from tests.evaluate import tiny_networks
 
 TEXTS = ["a photo of a dog", "red cat", "the blue object is there, the blue object is there, the blue object is there"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_networks.clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Clip:
-    return Clip(str(folder))
+def clip(clip_folder: Path) -> Clip:
+    return Clip(str(clip_folder))
 
 
 def images(n: int = 3, h: int = 64, w: int = 64) -> Tensor:
@@ -33,7 +27,7 @@ def images(n: int = 3, h: int = 64, w: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def test_equals_transformers_on_pil_images(clip: Clip, folder: Path) -> None:
+def test_equals_transformers_on_pil_images(clip: Clip, clip_folder: Path) -> None:
     """The logits are the cosines times the scale; PIL resizes, torchvision's transforms crop and normalise."""
     from torchvision.transforms import v2
 
@@ -43,9 +37,9 @@ def test_equals_transformers_on_pil_images(clip: Clip, folder: Path) -> None:
     pixels = images(3, 48, 80)
     seen = torch.stack([transform(Image.fromarray(x.permute(1, 2, 0).numpy())) for x in pixels])
     x = (seen / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(clip_folder)
     tokens = tokenizer(TEXTS, padding=True, truncation=True, max_length=12, return_tensors="pt")
-    model = transformers.CLIPModel.from_pretrained(folder).eval()
+    model = transformers.CLIPModel.from_pretrained(clip_folder).eval()
     logits = model(pixel_values=x, **tokens).logits_per_image
     expected = 100 * logits.diag() / model.logit_scale.exp()
     score = clip_score(clip.images(pixels), clip.texts(TEXTS))
@@ -79,18 +73,18 @@ def test_zero_shot_is_the_mean_over_templates_at_length_1(clip: Clip) -> None:
     assert nearest(torch.tensor([[0.0, 1.0], [0.9, 0.1]]), torch.eye(2)).tolist() == [1, 0]
 
 
-def test_what_its_numbers_depend_on(clip: Clip, folder: Path) -> None:
+def test_what_its_numbers_depend_on(clip: Clip, clip_folder: Path) -> None:
     about = clip.about()
-    assert about["sha256"] == {"model.safetensors": pretrained.sha256(folder / "model.safetensors")}
+    assert about["sha256"] == {"model.safetensors": pretrained.sha256(clip_folder / "model.safetensors")}
     assert not any(p.requires_grad for p in clip.parameters())
 
 
-def test_a_folder_of_something_else(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else(clip_folder: Path, tmp_path: Path) -> None:
     for name in ("config.json", "vocab.json", "merges.txt"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
+        (tmp_path / name).write_bytes((clip_folder / name).read_bytes())
     with pytest.raises(PretrainedError, match=r"lacks model\.safetensors or pytorch_model\.bin or"):
         Clip(str(tmp_path))
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_file(clip_folder / "model.safetensors")
     left = {name: tensor for name, tensor in tensors.items() if "visual_projection" not in name}
     save_file(left, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(PretrainedError, match=r"weights of a CLIPModel: it lacks visual_projection\.weight"):
@@ -106,17 +100,19 @@ def test_a_folder_of_something_else(folder: Path, tmp_path: Path) -> None:
 
 def test_without_the_weights_the_ways_to_bring_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PretrainedError, match=r"hf download openai/clip-vit-base-patch32 --local-dir FOLDER.*or put it"):
+    with pytest.raises(
+        PretrainedError, match=r"hf download openai/clip-vit-base-patch32 --local-dir FOLDER.*or put it"
+    ):
         Clip()
     with pytest.raises(PretrainedError, match="is no name of a repository"):
         Clip("no/such/folder")
 
 
-def test_the_cache_is_looked_into(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_looked_into(clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEAR_CACHE", str(tmp_path))
     place = pretrained.kept("openai/clip-vit-base-patch32")
     place.parent.mkdir(parents=True)
-    place.symlink_to(folder)
+    place.symlink_to(clip_folder)
     assert Clip().place == place
 
 

@@ -1,0 +1,195 @@
+"""The files of prompts as GenEval, DPG-Bench and COCO publish them, small, and what is wrong with others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gear.evaluate.captions import Caption, captions
+from gear.evaluate.prompts import GenevalPrompt, PromptError, Question, dpg, dpg_questions, geneval
+
+METADATA: list[dict[str, Any]] = [
+    {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
+    {
+        "tag": "position",
+        "include": [{"class": "cow", "count": 1}, {"class": "dog", "count": 1, "position": ["left of", 0]}],
+        "prompt": "a photo of a dog left of a cow",
+    },
+    {
+        "tag": "counting",
+        "include": [{"class": "cup", "count": 3}],
+        "exclude": [{"class": "cup", "count": 4}],
+        "prompt": "a photo of three cups",
+    },
+]
+HEADER = (
+    "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language"
+)
+DPG = f"""{HEADER}
+a1,"A dog, on a mat",,1,0,entity,whole,entity - whole (dog),Is there a dog?
+a1,"A dog, on a mat",,2,0,entity,whole,entity - whole (mat),Is there a mat?
+a1,"A dog, on a mat",,3,"1, 2",relation,spatial,"relation - spatial (dog, mat, on)","Is the dog on the mat?"
+b,A cup.,,1,0,global,,global - (photo),Is it a photo?
+"""
+
+
+def lines(path: Path, records: list[Any]) -> Path:
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n")
+    return path
+
+
+def test_genevals_metadata_stays_as_it_is(tmp_path: Path) -> None:
+    found = geneval(lines(tmp_path / "m.jsonl", METADATA))
+    assert found == [GenevalPrompt(m["prompt"], m) for m in METADATA]
+
+
+def test_geneval_long_draws_other_texts_and_judges_the_same(tmp_path: Path) -> None:
+    path = lines(tmp_path / "m.jsonl", METADATA)
+    longer = ["A bench of oak.", "A dog, and to its right a cow.", "Three cups, no more."]
+    (tmp_path / "long.txt").write_text("\n".join(longer) + "\n")
+    for rewritten in (tmp_path / "long.txt", lines(tmp_path / "l.jsonl", [{"prompt": text} for text in longer])):
+        assert geneval(path, rewritten) == [GenevalPrompt(t, m) for t, m in zip(longer, METADATA, strict=True)]
+    (tmp_path / "long.txt").write_text("One.\n")
+    with pytest.raises(PromptError, match=r"a prompt for each of the 3 lines of .*; it has 1"):
+        geneval(path, tmp_path / "long.txt")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"tag": "colours"}, "line 1 has the tag 'colours'; GenEval's are single_object, two_object"),
+        ({"prompt": None}, "line 1 must be an object with a tag, a prompt"),
+        ({"include": []}, 'line 1 has nothing to "include"'),
+        ({"include": [{"class": "dog", "count": 0}]}, "a class and a count from 1"),
+        ({"include": [{"class": "dog", "count": 1, "color": "cyan"}]}, "the colour 'cyan' is none of red"),
+        ({"include": [{"class": "dog", "count": 1, "position": ["near", 0]}]}, "a position must be one of left of"),
+        ({"include": [{"class": "dog", "count": 1, "position": ["above", 0]}]}, "of an earlier object"),
+    ],
+)
+def test_what_no_rule_could_judge(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=message):
+        geneval(lines(tmp_path / "m.jsonl", [METADATA[0] | changed]))
+
+
+def test_no_geneval_file(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("a photo of a dog\n")
+    with pytest.raises(PromptError, match=r"line 1 is no JSON"):
+        geneval(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_text("\n")
+    with pytest.raises(PromptError, match="is empty"):
+        geneval(tmp_path / "m.jsonl")
+    with pytest.raises(PromptError, match="cannot be read"):
+        geneval(tmp_path / "none.jsonl")
+
+
+def test_dpgs_prompts_and_questions(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for key, text in (("b", "A cup.\n"), ("a1", "A dog, on a mat")):
+        (tmp_path / "p" / f"{key}.txt").write_text(text)
+    assert dpg(tmp_path / "p") == {"a1": "A dog, on a mat", "b": "A cup."}
+    (tmp_path / "q.csv").write_text(DPG)
+    questions = dpg_questions(tmp_path / "q.csv")
+    assert list(questions) == ["a1", "b"]
+    assert len(questions["a1"]) == 3  # the first row counts too
+    assert questions["a1"][2] == Question(3, "Is the dog on the mat?", (1, 2), ("relation", "spatial"))
+    assert questions["b"][0].category == ("global", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (DPG.replace("tuple", "triple"), "lacks the columns tuple"),
+        (DPG.replace('a1,"A dog, on a mat",,2,0', "a1,,,two,0"), "line 3: proposition_id must be a number"),
+        (DPG.replace(",,2,0", ",,2,x"), "line 3: proposition_id must be a number and dependency numbers"),
+        (DPG.replace(",,2,0", ",,1,0"), "item a1: two questions have the same"),
+        (DPG.replace(",,2,0", ",,2,3"), "item a1: question 2 depends on"),  # which depends on it
+        (DPG.replace(",,2,0", ",,2,7"), r"item a1: question 2 depends on \(7,\), which is not there"),
+        (HEADER, "has no questions"),
+    ],
+)
+def test_no_dpg_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(text)
+    with pytest.raises(PromptError, match=message):
+        dpg_questions(tmp_path / "q.csv")
+
+
+def test_no_dpg_folder(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"has no \.txt files"):
+        dpg(tmp_path)
+    with pytest.raises(PromptError, match="is no folder"):
+        dpg(tmp_path / "none")
+    (tmp_path / "a.txt").write_text(" ")
+    with pytest.raises(PromptError, match=r"a\.txt is empty"):
+        dpg(tmp_path)
+
+
+COCO = {
+    "images": [{"id": 9, "file_name": "000009.jpg"}, {"id": 5, "file_name": "000005.jpg"}],
+    "annotations": [
+        {"image_id": 9, "id": 3, "caption": "a later one"},
+        {"image_id": 5, "id": 4, "caption": "A cat.\n"},
+        {"image_id": 9, "id": 2, "caption": "A dog."},
+    ],
+}
+EXPECTED = [Caption("000005", "A cat."), Caption("000009", "A dog.")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps(COCO)),
+        ("a.json", json.dumps({"000005": "A cat.", "000009": "A dog."})),
+        (
+            "a.json",
+            json.dumps(
+                [{"file_name": "val/000005.jpg", "caption": ["A cat.", "b"]}, {"key": "000009", "text": "A dog."}]
+            ),
+        ),
+        ("a.jsonl", '{"key": "000005", "caption": "A cat."}\n\n{"key": "000009", "caption": "A dog."}\n'),
+        ("a.csv", "image_id,caption,split\n000005,A cat.,val\n000009,A dog.,val\n000009,Another.,val\n"),
+        ("a.tsv", "caption\tfile_name\nA cat.\t000005.png\nA dog.\t000009.png\n"),
+    ],
+)
+def test_captions_in_every_format(name: str, text: str, tmp_path: Path) -> None:
+    """The first of an image's captions; keys are names without folder and suffix."""
+    (tmp_path / name).write_text(text)
+    assert captions(tmp_path / name) == EXPECTED
+
+
+def test_captions_without_keys_are_numbered(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A cat.\nA dog.\n")
+    (tmp_path / "a.json").write_text('["A cat.", "A dog."]')
+    for name in ("a.txt", "a.json"):
+        assert captions(tmp_path / name) == [Caption("000000", "A cat."), Caption("000001", "A dog.")]
+
+
+def test_captions_of_parquet(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"key": ["000005", "000009"], "caption": ["A cat.", "A dog."], "image": [b"1", b"2"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert captions(tmp_path / "a.parquet") == EXPECTED
+    (tmp_path / "b.parquet").write_bytes(b"nothing")
+    with pytest.raises(PromptError, match="cannot be read as parquet"):
+        captions(tmp_path / "b.parquet")
+
+
+def test_what_are_no_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text, message in (
+        ("a.json", "{", "cannot be read as .json"),
+        ("b.json", "[3]", "row 1 must be a text or an object; it is a int"),
+        ("c.json", '[{"key": "a", "label": "dog"}]', "row 1 has no text under caption.*; it has key, label"),
+        ("d.json", '{"images": [{}], "annotations": []}', r"captions_val2017\.json\): it lacks 'id'"),
+        ("e.txt", "\n", "holds no captions"),
+        ("f.doc", "", "captions are read from .json, .jsonl"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(PromptError, match=message):
+            captions(tmp_path / name)
+    with pytest.raises(PromptError, match="does not exist"):
+        captions(tmp_path / "none.json")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    (tmp_path / "g.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PromptError, match="pip install pyarrow"):
+        captions(tmp_path / "g.parquet")
