@@ -4,6 +4,8 @@ It is TensorFlow's of December 2015 (classify_image_graph_def.pb) in the layers 
 torchvision's in their pooling. A number made with any other Inception, or another resize, is another number.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,8 @@ class FidInception(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: UInt8[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B D"]]:
-        """float32, even under autocast."""
-        with torch.autocast(pixels.device.type, enabled=False):
+        """float32, even under autocast, and without TF32, whose 10 bits would move the distances."""
+        with torch.autocast(pixels.device.type, enabled=False), _exact():
             x = resized(pixels)
             return self.net(x.contiguous(memory_format=torch.channels_last))
 
@@ -76,6 +78,16 @@ def resized(pixels: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 299 299"]:
     """As the graph does it: bilinear from the top left corner, then (x - 128) / 128."""
     x = interpolate_bilinear_2d_like_tensorflow1x(pixels.float(), size=(SIDE, SIDE), align_corners=False)
     return (x - 128) / 128
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def opened() -> FidInception:

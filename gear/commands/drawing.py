@@ -1,0 +1,139 @@
+"""A run's samples as images to measure, drawn when they are asked for: the same ones for a seed, whatever the batch."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gear import weights
+from gear.data.crop import Interpolation
+from gear.evaluate import images
+from gear.evaluate.images import SETS, ImageSource
+from gear.evaluate.results import Model
+from gear.generator.sampling import LANES, Options, class_labels, generate
+from gear.inference import AT_ONCE, label_numbers, require_generator
+from gear.run import CONFIG, Pair, load
+from gear.sharing import MODEL
+from gear.train import state
+from gear.train.batches import to_uint8
+
+WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
+
+
+class Drawn:
+    """n samples of a generator and its tokenizer, classes balanced in any leading part. On every rank alike.
+
+    classes: names or numbers of those to draw, in turn; none: all. options: of `generate`, in place of the run's.
+    batch: images in one pass on a GPU; kernels for another may round differently. Raises ValueError for a pair without
+    generator, and for options that are out of range.
+    """
+
+    def __init__(
+        self, pair: Pair, n: int, seed: int = 0, *, classes: tuple[str, ...] = (), batch: int = 128, **options: Any
+    ):
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
+        self.pair, self.generator, self.seed = pair, require_generator(pair), seed
+        self.options = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
+        given = label_numbers(classes, pair.checkpoint.classes) or None
+        self.labels = class_labels(n, self.generator.null_label, given, seed)
+        self.block = LANES if pair.on.type == "cpu" else -(-batch // LANES) * LANES
+        side = pair.checkpoint.config.data.resolution
+        self.resolution: tuple[int, int] = (side, side)
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def about(self) -> dict[str, Any]:
+        """The weights by the SHA-256 of their numbers; the block only where it may round differently."""
+        checkpoint = self.pair.checkpoint
+        found = {"kind": "samples", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
+        found |= {"resolution": list(self.resolution), "interpolation": None, "crop": "none", "seed": self.seed}
+        found |= {"classes": list(self.classes), "weights_sha256": self._weights(), **self.options}
+        interval = self.options["cfg_interval"]
+        found["cfg_interval"] = None if interval is None else list(interval)
+        return found | ({} if self.pair.on.type == "cpu" else {"batch": self.block})
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
+        """Images of one block are drawn together, whichever of them are asked for."""
+        left: list[Tensor] = []
+        for first in range(start - start % self.block, stop, self.block):
+            drawn = self._drawn(range(first, min(first + self.block, len(self))))
+            left.append(drawn[max(start - first, 0) : stop - first])
+            while sum(map(len, left)) >= size:
+                whole = torch.cat(left)
+                left = [whole[size:]]
+                yield whole[:size]
+        if any(len(part) for part in left):
+            yield torch.cat(left)
+
+    def model(self, name: str | None = None) -> Model:
+        """What drew them, for results.json."""
+        checkpoint = self.pair.checkpoint
+        params = sum(p.numel() for p in self.generator.parameters())
+        stage = type(checkpoint.config.stage).__name__.lower() if checkpoint.step else None
+        return Model(name or _name(checkpoint.path), None, stage, checkpoint.step or None, params)
+
+    @torch.no_grad()
+    def _drawn(self, ids: range) -> UInt8[Tensor, "b 3 H W"]:
+        labels = self.labels[ids.start : ids.stop]
+        q = generate(self.generator, labels, seed=self.seed, image_ids=ids, batch=self.block, **self.options)
+        return torch.cat([to_uint8(self.pair.tokenizer.decode(part)) for part in q.split(AT_ONCE)])
+
+    def _weights(self) -> str:
+        digest = hashlib.sha256()
+        for part in ("tokenizer", "generator"):
+            for name, t in sorted(self.pair.checkpoint.averaged(part).items()):
+                digest.update(f"{part}.{name} {t.dtype} {tuple(t.shape)}".encode())
+                digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def is_model(where: str) -> bool:
+    """Whether `gear sample` would take it, rather than images."""
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return any((path / name).exists() for name in (CONFIG, MODEL, state.NAME, state.OLDER))
+    return path.suffix.lower() in WEIGHTS or (not path.exists() and where in {w.name for w in weights.WEIGHTS})
+
+
+def opened(
+    where: str,
+    n: int,
+    *,
+    device: str = "auto",
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    interpolation: Interpolation = "bicubic",
+    seed: int = 0,
+    **options: Any,
+) -> ImageSource:
+    """n samples of the model called `where`, or at most n images at a place that `images.opened` knows.
+
+    options: of `generate`, given only for a model. Raises ValueError for options that images do not have.
+    """
+    if is_model(where) and where not in SETS:
+        pair = load(where, device, tokenizer=tokenizer, resolution=resolution)
+        return Drawn(pair, n, seed, **options)
+    if given := [name for name, value in {**options, "tokenizer": tokenizer}.items() if value is not None]:
+        raise ValueError(f"{where} holds images, not a model: {', '.join(given)} cannot be given for it.")
+    return images.opened(where, resolution, interpolation, what="samples")
+
+
+def folder_of(source: ImageSource, where: str) -> Path:
+    """Where an evaluation goes by default: into the run, or, for images and public files, to evaluations/ here."""
+    if isinstance(source, Drawn) and source.pair.checkpoint.step:
+        path = source.pair.checkpoint.path
+        run = path if path.is_dir() else path.parent
+        return (run.parent if run.name == state.OLDER else run) / "evaluations"
+    return Path("evaluations") / _name(Path(where))
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == state.NAME else path.stem or "samples"

@@ -1,0 +1,116 @@
+"""`gear evaluate adm`: gFID, sFID, Inception Score, precision and recall by the ADM protocol, and KID."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+def adm(
+    source: Positional[str],
+    /,
+    reference: str,
+    n: int = 50_000,
+    n_reference: int | None = None,
+    classes: tuple[str, ...] = (),
+    cfg_scale: float | None = None,
+    cfg_interval: tuple[int, int] | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    other_resolution: bool = False,
+    intervals: bool | None = None,
+    batch: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure samples by the ADM protocol (Table 1): gFID, sFID, Inception Score, precision, recall; and KID.
+
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate adm ...
+
+    Args:
+        source: A run, checkpoint or public generator, which is sampled; or images: a folder, an .npz in the layout of
+            the ADM evaluator, a .zip, or builtin, cifar10 or cifar10-test.
+        reference: An ADM reference, such as VIRTUAL_imagenet256_labeled.npz, or any images, as `source`.
+        n: How many samples; of images, at most as many.
+        n_reference: How many images of the reference, where it has no moments of its own; by default all.
+        classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
+        cfg_scale: Classifier-free guidance, 1 is none. This and the next ones by default as the run has them.
+        cfg_interval: Tokens [a, b) in which guidance acts; none: all.
+        temperature: Of the softmax; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        seed: Of the samples, of KID's subsets and of the intervals.
+        tokenizer: For a source that holds a generator only.
+        resolution: Pixels along a side: of public files, which do not say; of images, to resize and crop them.
+        interpolation: Of that resize.
+        other_resolution: The reference is meant to be of another resolution than the samples.
+        intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.
+        batch: Images in one pass of the Inception network; a divisor of 512.
+        out: Folder for results.json and the features; by default in the run, or below evaluations/.
+        device: Where to run.
+    """
+    from gear import build, ranks
+    from gear.commands import drawing
+    from gear.config import Config
+    from gear.evaluate import extract, inception, results
+    from gear.evaluate import reference as references
+    from gear.evaluate.adm import adm as measure
+    from gear.train import distributed
+
+    started = time.perf_counter()
+    on = distributed.own_device(build.device(Config(device=device)))
+    given = {
+        "cfg_scale": cfg_scale,
+        "cfg_interval": cfg_interval,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "classes": classes or None,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
+    with distributed.joined(on):
+        detector = inception.opened().to(on)
+        samples = drawing.opened(source, n, seed=seed, **where, **options)
+        with distributed.first_here():  # it may prepare a data set
+            against = references.opened(
+                reference, samples.resolution, interpolation, n=n_reference, other_resolution=other_resolution
+            )
+        folder = out or drawing.folder_of(samples, source) / "adm"
+        measured = references.measured(against, detector, seed=seed, batch=batch)
+        n = min(n, len(samples))
+        kept = folder / "features"
+        features = extract.features(detector, samples, n, kept, batch=batch, title="samples", count=("pool", "spatial"))
+        if ranks.rank() == 0:
+            found = measure(features, measured, seed=seed, resamples=intervals)
+            about = samples.about()
+            told = results.Results(
+                protocol="adm",
+                metrics=found.metrics,
+                source=about | {"n": n, "pixels_sha256": features.pixels},
+                reference=measured.about,
+                settings={
+                    "n": n,
+                    "seed": seed,
+                    "cfg_scale": about.get("cfg_scale"),
+                    "interpolation": about["interpolation"],
+                    "crop": about["crop"],
+                    "k": 3,
+                    "inception_score_split": 5000,
+                    "detector": detector.about(),
+                },
+                weights={detector.file.name: detector.about()["sha256"]},
+                warnings=found.warnings,
+                seconds=time.perf_counter() - started,
+                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
+            )
+            path = results.write(folder, told)
+            print(results.table(found.metrics))
+            print(*(f"warning: {line}" for line in found.warnings), f"written: {path}", sep="\n")
+        distributed.together()
