@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 ROWS = 4096  # converted to float64 at a time
+EXACT = 1e-7  # of the traces: what a shortcut may cost at worst, 1e-5 of an FID
+SMALL = 256  # singular values of matrices up to here take no time
 
 
 class FrechetError(ValueError):
@@ -67,6 +70,15 @@ class Moments:
         self.mean += apart * (n / total)
         self.n = total
 
+    def without(self, other: "Moments") -> "Moments":
+        """Those of all but what `other` has counted, which is a smaller part of what is counted here."""
+        rest = Moments(len(self.mean))
+        rest.n = self.n - other.n
+        apart = (other.mean - self.mean) * (self.n / rest.n)  # from the mean of the rest
+        rest.mean = other.mean - apart
+        rest.scatter = self.scatter - other.scatter - torch.outer(apart, apart) * (rest.n * other.n / self.n)
+        return rest
+
     def gaussian(self) -> Gaussian:
         """The moments so far. Raises `FrechetError` if fewer than two vectors came."""
         if self.n < 2:
@@ -85,8 +97,9 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), in squared units of the features; 0 or more.
 
     With S = R R^T, tr (S_a S_b)^(1/2) is the sum of the singular values of R_a^T R_b: no square root of a product that
-    is not symmetric, and singular covariances (n <= D) need no offset on the diagonal. For D = 1280 about 2 seconds.
-    Distances are biased upwards by small n: compare only those of equal n. Raises `FrechetError` if D differs.
+    is not symmetric, and singular covariances (n <= D, or all images alike) need no offset on the diagonal. For
+    D = 2048 about 2 seconds. Distances are biased upwards by small n, by about a constant over n: compare only those of
+    equal n. Raises `FrechetError` if D differs.
     """
     if len(a.mean) != len(b.mean):
         raise FrechetError(
@@ -95,14 +108,32 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     for g in (a, b):
         if not (g.mean.isfinite().all() and g.covariance.isfinite().all()):
             raise FrechetError("means and covariances must be finite; NaN or infinity came.")
-    between = torch.linalg.svdvals(_root(a.covariance).T @ _root(b.covariance)).sum()
     within = a.covariance.trace() + b.covariance.trace()
+    between = _nuclear(_root(a.covariance).T @ _root(b.covariance), EXACT * within)
     distance = (a.mean - b.mean).square().sum() + within - 2 * between
     return max(distance.item(), 0.0)  # of equal sets rounding may leave -1e-12
 
 
+def _nuclear(P: Float64[Tensor, "r s"], error: Float64[Tensor, ""]) -> Float64[Tensor, ""]:
+    """The sum of the singular values, from the eigenvalues of P^T P where their rounding can cost no more than `error`:
+    a fifth of the time. An eigenvalue v is off by about eps sqrt(r) of the largest, its root by that over 2 sqrt(v)."""
+    if min(P.shape) > SMALL:
+        values = torch.linalg.eigvalsh(P.T @ P if len(P) > P.shape[1] else P @ P.T).clamp(min=0)
+        off = torch.finfo(P.dtype).eps * len(values) ** 0.5 * values[-1]
+        if (off / (values.sqrt() + off.sqrt())).sum() <= error:
+            return values.sqrt().sum()
+    return torch.linalg.svdvals(P).sum()
+
+
 def _root(S: Float64[Tensor, "D D"]) -> Float64[Tensor, "D r"]:
-    """R with S = R R^T, r the numerical rank: rounding leaves eigenvalues of +-D eps max where there are none."""
-    values, vectors = torch.linalg.eigh(S)
-    kept = values > values[-1].clamp(min=0) * len(S) * torch.finfo(S.dtype).eps
-    return vectors[:, kept] * values[kept].sqrt()
+    """R with S = R R^T, r the numerical rank, by Cholesky with pivots: of those below D eps max there is nothing but
+    rounding."""
+    largest = S.diagonal().max().item()
+    if largest <= 0:  # of images all alike
+        return S[:, :0]
+    tolerance = len(S) * torch.finfo(S.dtype).eps * largest
+    (pstrf,) = get_lapack_funcs(("pstrf",), dtype="d")
+    factor, pivots, rank, _ = pstrf(S.numpy(), tol=tolerance, lower=1)
+    R = torch.zeros_like(S)
+    R[torch.from_numpy(pivots).long() - 1] = torch.from_numpy(factor).tril()  # counted from 1; above is S still
+    return R[:, :rank]

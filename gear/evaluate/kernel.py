@@ -33,7 +33,7 @@ class Kid:
 
 
 def kid(
-    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m D"], subsets: int = 100, size: int = 1000, seed: int = 0
+    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m _"], subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> Kid:
     """Mean squared MMD with the kernel (x.y / D + 1)^3 over random subsets (Binkowski et al. 2018).
 
@@ -60,14 +60,14 @@ def kid(
 
 
 def mmd(
-    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m D"], subsets: int = 100, size: int = 1000, seed: int = 0
+    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m _"], subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> Kid:
     """`kid` under the name it has in the GPIC protocol, which takes it of DINOv2's features: the same kernel and
     estimator, 100 subsets of 1000. The released evaluation seeds nothing."""
     return kid(a, b, subsets, size, seed)
 
 
-def mmd2(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m D"]) -> float:
+def mmd2(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m _"]) -> float:
     """The unbiased squared MMD of all images at once, the kernel as in `kid`. Raises as `kid` does."""
     _check(x, y)
     ones = [torch.ones(1, len(s), dtype=torch.float64) for s in (x, y)]
@@ -76,7 +76,7 @@ def mmd2(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m D"]) -> float:
 
 def mmd2_interval(
     x: Float[np.ndarray, "n D"],
-    y: Float[np.ndarray, "m D"],
+    y: Float[np.ndarray, "m _"],
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,

@@ -38,7 +38,7 @@ class Prdc:
     coverage: float
 
 
-def precision_recall(real: Float[np.ndarray, "n D"], fake: Float[np.ndarray, "m D"], k: int = 3) -> PrecisionRecall:
+def precision_recall(real: Float[np.ndarray, "n D"], fake: Float[np.ndarray, "m _"], k: int = 3) -> PrecisionRecall:
     """Kynkaanniemi et al. 2019, eq. 1, as ADM's evaluator has it: an image reaches as far as its k-th nearest
     neighbour in its own set, itself not counted, and what lies exactly that far is within.
 
@@ -55,7 +55,7 @@ def precision_recall(real: Float[np.ndarray, "n D"], fake: Float[np.ndarray, "m 
     return PrecisionRecall(_share(in_real), _share(torch.cat(in_fake)))
 
 
-def prdc(real: Float[np.ndarray, "n D"], fake: Float[np.ndarray, "m D"], k: int = 5) -> Prdc:
+def prdc(real: Float[np.ndarray, "n D"], fake: Float[np.ndarray, "m _"], k: int = 5) -> Prdc:
     """Naeem et al. 2020, eq. 3 to 6, as their package `prdc` has them: reach as in `precision_recall`, but what lies
     exactly that far is outside. Of images that are all alike nothing is within anything. Raises as that does."""
     x, y, slack = _prepared(real, fake, k)

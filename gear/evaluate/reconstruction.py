@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-PEAK = 255  # levels
+from gear.evaluate.similarity import PEAK
 
 
 def psnr(x_hat: UInt8[Tensor, "B 3 H W"], x: UInt8[Tensor, "B 3 H W"]) -> Float64[Tensor, "B"]:

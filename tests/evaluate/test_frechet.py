@@ -94,13 +94,58 @@ def test_half_precision_features_are_counted_in_float64() -> None:
     torch.testing.assert_close(gaussian(features).covariance, torch.cov(features.double().T))
 
 
-def test_a_distance_in_1280_channels_takes_seconds() -> None:
-    features = torch.randn(2, 1000, 1280)
-    a, b = gaussian(features[0]), gaussian(2 * features[1])
+@pytest.mark.parametrize("n", [900, 400, 200], ids=["n > D", "n just above D", "n < D"])
+def test_the_shortcut_of_many_channels_equals_the_singular_values(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where there is none, as of equal sets whose covariance is all but singular, it is not taken."""
+    features = torch.randn(2, n, 300).double() * torch.logspace(0, -3, 300)
+    a, b = gaussian(features[0]), gaussian(1.1 * features[1] + 0.1)
+    found, equal = frechet(a, b), frechet(a, a)
+    monkeypatch.setattr("gear.evaluate.frechet.SMALL", 300)
+    assert frechet(a, b) == pytest.approx(found, rel=1e-10)
+    assert 0 <= equal < 1e-7 * a.covariance.trace()
+    if n > 300:
+        assert found == pytest.approx(twin(features[0], 1.1 * features[1] + 0.1), rel=1e-8)
+
+
+def test_no_shortcut_where_it_would_cost_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sets in half of the channels each, turned alike: the eigenvalues of nothing would have roots of 1e-8 each."""
+    turn = torch.linalg.qr(torch.randn(600, 600).double()).Q
+    a, b = turn[:, :300] @ turn[:, :300].T, turn[:, 300:] @ turn[:, 300:].T
+    sets = [Gaussian(torch.zeros(600).double(), S, 1000) for S in (a, b)]
+    assert frechet(*sets) == pytest.approx(600, rel=1e-12)
+    almost = 1 - 1e-9  # singular values of 1e-8 among those of 1
+    mixed = Gaussian(sets[0].mean, almost * a + 1e-16 * b, 1000)
+    both = Gaussian(sets[0].mean, 1e-16 * a + almost * b, 1000)
+    assert frechet(mixed, both) == pytest.approx(600, rel=1e-8)
+
+
+def test_images_all_alike_have_no_covariance() -> None:
+    """A generator that draws one image only: what is left is the distance of the means, and the other's trace."""
+    features = correlated(50, 8)
+    one = gaussian(torch.full((10, 8), 3.0))
+    apart = (features.mean(0) - 3).square().sum() + features.var(0).sum()
+    assert frechet(one, gaussian(features)) == pytest.approx(apart.item(), rel=1e-12)
+    assert frechet(one, one) == 0
+
+
+def test_a_part_can_be_taken_out_again() -> None:
+    features = correlated(60, 7) + 100
+    whole, part = Moments(7), Moments(7)
+    whole.add(features)
+    part.add(features[:20])
+    rest = whole.without(part).gaussian()
+    assert rest.n == 40
+    torch.testing.assert_close(rest.mean, features[20:].mean(0))
+    torch.testing.assert_close(rest.covariance, torch.cov(features[20:].T), rtol=1e-9, atol=1e-9)
+
+
+def test_a_distance_in_2048_channels_takes_seconds() -> None:
+    factors = torch.randn(2, 2048, 2500).double()
+    a, b = (Gaussian(torch.zeros(2048).double(), F @ F.T / 2500, 2500) for F in factors)
     start = time.process_time()
     distance = frechet(a, b)
-    assert time.process_time() - start < 6  # 1 s on a quiet core
-    assert distance > 1280
+    assert time.process_time() - start < 10  # 2 s on a quiet core
+    assert 0 < distance < 2 * 2048
 
 
 def test_what_has_no_distance() -> None:
