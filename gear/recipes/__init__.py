@@ -5,7 +5,8 @@ Every row of Tables 1 (but its diffusion models) and 5 to 14 and every warm-up h
 have in common. Text-to-image (Tables 2, 3, 17 and 19) is not built yet.
 """
 
-from gear.recipes.demos import cifar10, demo, demo_ibq, demo_lfq, demo_llamagen, demo_naive, demo_repa, demo_warmup
+from gear.recipes.cifar import cifar10
+from gear.recipes.demos import demo, demo_ibq, demo_lfq, demo_llamagen, demo_naive, demo_repa, demo_warmup
 from gear.recipes.registry import RECIPES, ROWS, Generated, Rebuilt, Row, complete, run_of, same_as
 
 # isort: split

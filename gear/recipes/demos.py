@@ -1,4 +1,4 @@
-"""What runs on a laptop in minutes to hours: `gear demo`'s arms on the built-in emoji, and CIFAR-10."""
+"""What runs on a laptop in minutes: `gear demo`'s arms on the built-in emoji."""
 
 from dataclasses import replace
 
@@ -116,16 +116,3 @@ def demo_ibq() -> Config:
     The tokenizer from scratch, as no warm-up of it is shipped.
     """
     return replace(demo(), tokenizer=replace(demo_warmup().tokenizer, quantizer=IBQ(512, dim=32)), steps=2000)
-
-
-@recipe("start")
-def cifar10() -> Config:
-    """GEAR on CIFAR-10 from scratch.
-
-    Tokenizer and generator together (Table 12, "w/o init."), 64 tokens an image. First: `gear fetch cifar10`.
-    """
-    base = demo_warmup()
-    assert isinstance(base.tokenizer.backbone, VQGAN)
-    backbone = replace(base.tokenizer.backbone, patch=2)
-    tokenizer = replace(base.tokenizer, backbone=backbone, critic=Critic(channels=16, layers=1))
-    return replace(base, stage=Gear(), tokenizer=tokenizer, data=Data("cifar10", resolution=32), steps=20_000)
