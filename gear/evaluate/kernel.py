@@ -3,6 +3,7 @@
 Unlike the Frechet distance it is unbiased in the number of images, and so the one to read where there are few.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor
 from gear.evaluate.bootstrap import RESAMPLES, Interval, percentiles
 
 BLOCK = 1000  # rows of a kernel matrix at a time
+
+Progress = Callable[[int, int], None]
 
 
 class KernelError(ValueError):
@@ -33,13 +36,20 @@ class Kid:
 
 
 def kid(
-    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m _"], subsets: int = 100, size: int = 1000, seed: int = 0
+    a: Float[np.ndarray, "n D"],
+    b: Float[np.ndarray, "m _"],
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+    *,
+    progress: Progress | None = None,
 ) -> Kid:
     """Mean squared MMD with the kernel (x.y / D + 1)^3 over random subsets (Binkowski et al. 2018).
 
     Subsets are drawn without replacement, as torch-fidelity draws them with rng_seed = seed, so the numbers are equal.
     Where a set has fewer than `size` images, subsets are half the smaller set. Products in the features' dtype, all
-    else in float64. Raises `KernelError` for features that are not finite, of unequal D, or fewer than 4.
+    else in float64. progress: takes the subsets done and all. Raises `KernelError` for features that are not finite, of
+    unequal D, or fewer than 4.
     """
     _check(a, b)
     if subsets < 1 or size < 2:
@@ -47,31 +57,34 @@ def kid(
     if (least := min(len(a), len(b))) < size:
         size = least // 2
     random = np.random.RandomState(seed)  # the generator of torch-fidelity
-    found = np.array(
-        [
-            _mmd2(
-                _rows(a, random.choice(len(a), size, replace=False)),
-                _rows(b, random.choice(len(b), size, replace=False)),
-            )
-            for _ in range(subsets)
-        ]
-    )
+    found = np.empty(subsets)
+    for i in range(subsets):
+        x, y = (_rows(s, random.choice(len(s), size, replace=False)) for s in (a, b))
+        found[i] = _mmd2(x, y)
+        if progress:
+            progress(i + 1, subsets)
     return Kid(found.mean().item(), found.std().item(), subsets, size)
 
 
 def mmd(
-    a: Float[np.ndarray, "n D"], b: Float[np.ndarray, "m _"], subsets: int = 100, size: int = 1000, seed: int = 0
+    a: Float[np.ndarray, "n D"],
+    b: Float[np.ndarray, "m _"],
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+    *,
+    progress: Progress | None = None,
 ) -> Kid:
     """`kid` under the name it has in the GPIC protocol, which takes it of DINOv2's features: the same kernel and
     estimator, 100 subsets of 1000. The released evaluation seeds nothing."""
-    return kid(a, b, subsets, size, seed)
+    return kid(a, b, subsets, size, seed, progress=progress)
 
 
 def mmd2(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m _"]) -> float:
     """The unbiased squared MMD of all images at once, the kernel as in `kid`. Raises as `kid` does."""
     _check(x, y)
-    ones = [torch.ones(1, len(s), dtype=torch.float64) for s in (x, y)]
-    return _weighted(x, y, *ones).item()
+    u, v = (torch.ones(1, len(s), dtype=torch.float64) for s in (x, y))
+    return _weighted(x, y, u, v).item()
 
 
 def mmd2_interval(
@@ -80,35 +93,47 @@ def mmd2_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
+    *,
+    progress: Progress | None = None,
 ) -> Interval:
     """Percentile bootstrap of `mmd2` over the images of both sets.
 
     A resample holds images twice, and an image's kernel with itself would lift every resample above the estimate; pairs
-    of one image are left out of the means, as the unbiased estimate leaves them out. Raises as `kid` does.
+    of one image are left out of the means, as the unbiased estimate leaves them out. progress: takes the images done
+    and all. Raises as `kid` does.
     """
     _check(x, y)
     random = np.random.default_rng(seed)
     u, v = (torch.from_numpy(random.multinomial(len(s), np.full(len(s), 1 / len(s)), resamples)) for s in (x, y))
-    return percentiles(_weighted(x, y, u.double(), v.double()).numpy(), level)
+    return percentiles(_weighted(x, y, u.double(), v.double(), progress).numpy(), level)
 
 
 def _weighted(
-    x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m D"], u: Float64[Tensor, "R n"], v: Float64[Tensor, "R m"]
+    x: Float[np.ndarray, "n D"],
+    y: Float[np.ndarray, "m D"],
+    u: Float64[Tensor, "R n"],
+    v: Float64[Tensor, "R m"],
+    progress: Progress | None = None,
 ) -> Float64[Tensor, "R"]:
     """mmd2 of R reweighted sets: image i counts u_i times, and never pairs with itself."""
+    done, total = 0, 2 * len(x) + len(y)
 
-    def mean(a: np.ndarray, b: np.ndarray, w: Tensor, z: Tensor) -> Tensor:
-        total = torch.zeros(len(w), dtype=torch.float64)
+    def mean(a: np.ndarray, b: np.ndarray, w: Tensor, z: Tensor, within: bool) -> Tensor:
+        nonlocal done
+        found = torch.zeros(len(w), dtype=torch.float64)
         other = _rows(b, slice(None))
         for start in range(0, len(a), BLOCK):
-            k = _kernel(_rows(a, slice(start, start + BLOCK)), other)
-            if a is b:
+            rows = slice(start, min(start + BLOCK, len(a)))
+            k = _kernel(_rows(a, rows), other)
+            if within:
                 k.diagonal(start).zero_()
-            total += (w[:, start : start + BLOCK] @ k * z).sum(1)
-        pairs = w.sum(1) * z.sum(1) - ((w * z).sum(1) if a is b else 0)
-        return total / pairs
+            found += (w[:, rows] @ k * z).sum(1)
+            done += rows.stop - start
+            if progress:
+                progress(done, total)
+        return found / (w.sum(1) * z.sum(1) - ((w * z).sum(1) if within else 0))
 
-    return mean(x, x, u, u) + mean(y, y, v, v) - 2 * mean(x, y, u, v)
+    return mean(x, x, u, u, True) + mean(y, y, v, v, True) - 2 * mean(x, y, u, v, False)
 
 
 def _mmd2(x: Float[Tensor, "n D"], y: Float[Tensor, "n D"]) -> float:

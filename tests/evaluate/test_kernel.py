@@ -29,6 +29,7 @@ def twin(x: np.ndarray, y: np.ndarray) -> float:
 def test_all_at_once_equals_a_loop_over_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = features(11), features(7, scale=1.5)
     assert mmd2(x, y) == pytest.approx(twin(x, y), rel=1e-6)
+    assert mmd2(x, x) == pytest.approx(twin(x, x), rel=1e-6)
     monkeypatch.setattr(kernel, "BLOCK", 3)  # in blocks that are not whole
     assert mmd2(x.astype(np.float64), y.astype(np.float64)) == pytest.approx(twin(x, y), rel=1e-12)
 
