@@ -77,8 +77,9 @@ def unguided(run: Run) -> list[Result]:
 def _converging(
     axes: Axes, runs: Sequence[Run], curves: Sequence[Curve], kind: str, against: str | None, letter: str
 ) -> str:
-    base = baseline([run for run, curve in zip(runs, curves, strict=True) if curve], against)
-    drawn = [(i, run, curve) for i, (run, curve) in enumerate(zip(runs, curves, strict=True)) if curve]
+    base = baseline([run for run, _ in kept], against)
+    kept = [(run, curve) for run, curve in zip(runs, curves, strict=True) if curve]
+    drawn = [(i, run, curve) for i, (run, curve) in enumerate(kept)]
     _, base_run, base_curve = drawn[base]
     captions = [f"gFID {kind}."]
     low = min(y for *_, curve in drawn for _, y in curve)
@@ -93,8 +94,8 @@ def _converging(
         if run is not base_run:
             found = reached(curve, base_curve)
             captions.append(said(run.name, found, base_run.name, "gFID"))
-            if found and found.factor >= 1.05:
-                arrow(axes, found.step, base_curve[-1][0], found.level, found.factor, line(i)["color"])
+            if found and found.crossed and found.factor >= 1.05:
+                arrow(axes, found, base_curve[-1][0], line(i)["color"])
     if len(drawn) > 1:
         axes.axhline(base_curve[-1][1], color=COLOURS[drawn[base][0] % len(COLOURS)], lw=0.7, ls=(0, (2, 2)))
     for row, (i, run, curve) in enumerate(beyond):
@@ -145,7 +146,7 @@ def _sizes(axes: Axes, found: dict[str, dict[int, list[float | None]]], letter: 
     kinds += [Patch(facecolor=QUIET, label="without CFG")]
     kinds += [Patch(facecolor="white", edgecolor=QUIET, hatch=HATCH, label="with CFG")]
     axes.legend(handles=kinds, loc="upper right", ncols=2, handlelength=1.4, columnspacing=1.2)
-    axes.set_ylim(0, highest * (1.12 + 0.09 * -(-len(kinds) // 2)))
+    axes.set_ylim(0, highest * (1.12 + 0.13 * -(-len(kinds) // 2)))
     axes.set_xticks(range(len(sizes)), [f"{p / 1e6:.0f}M" if p >= 1e6 else f"{p:,}" for p in sizes])
     axes.set_xlim(-0.5, max(0.5, len(sizes) - 0.5))
     axes.set_xlabel("parameters of the generator")

@@ -18,18 +18,20 @@ PANELS = (  # part of the probe, path to the value within a layer, title
     ("similarity", ("patch", "cka"), "CKA, patch"),
     ("spatial", ("fft_high",), "FFT high-frequency ratio"),
 )
+PARTS = ("similarity", "spatial")
 Profile = list[tuple[int, float, float | None]]  # layer, mean, standard deviation
 
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Of each run its latest probe. Raises `NothingToDraw` where none has one of a generator."""
+    lacking = [run.lacks("probe", "probe of its layers") for run in runs if not latest(run)]
+    runs = [run for run in runs if latest(run)] or runs
     probes = [latest(run) for run in runs]
     profiles = [[profile(probe, part, path) for probe in probes] for part, path, _ in PANELS]
     if not any(points for panel in profiles for points in panel):
         raise NothingToDraw(" ".join(run.lacks("probe", "probe of a generator's layers") for run in runs))
     figure, axes = panels(2, 3, TEXT, 3.9)
     taps = sorted({run.tap for run, probe in zip(runs, probes, strict=True) if probe and run.tap is not None})
-    lacking = [run.lacks("probe", "probe of its layers") for run, probe in zip(runs, probes, strict=True) if not probe]
     for ax, letter, (part, path, name), panel in zip(axes, "abcdef", PANELS, profiles, strict=True):
         title(ax, letter, name)
         if not any(panel):
@@ -51,7 +53,7 @@ def draw(runs: Sequence[Run]) -> Drawing:
 
 def latest(run: Run) -> Result | None:
     """Its probe with the most steps that has a generator's layers."""
-    kept = [p for p in run.of("probe") if any(layers(p, part) for part in ("similarity", "spatial"))]
+    kept = [p for p in run.of("probe") if any(layers(p, part) for part in PARTS)]
     return kept[-1] if kept else None
 
 

@@ -14,6 +14,8 @@ SHOWN = 0.98  # of the smoothed values are in the frame; the first steps would p
 
 def draw(runs: Sequence[Run], against: str | None = None) -> Drawing:
     """Raises `NothingToDraw` where no run has logged either loss."""
+    lacking = [run.lacks("log", "loss of a generator in its log") for run in runs if due(run) and not any(losses(run))]
+    runs = [run for run in runs if any(losses(run))] or runs
     curves = {key: [run.curve(key) for run in runs] for key, *_ in PANELS}
     if not any(curve for found in curves.values() for curve in found):
         raise NothingToDraw(" ".join(run.lacks("log", "loss of a generator in its log") for run in runs))
@@ -24,7 +26,6 @@ def draw(runs: Sequence[Run], against: str | None = None) -> Drawing:
         f"Lines: local linear fits over {window:,.0f} steps to either side ({100 * WINDOW:g} % of the longest run); "
         "faint: as logged."
     ]
-    lacking = []
     for ax, letter, (key, name, unit) in zip(axes, "ab", PANELS, strict=True):
         captions.append(_panel(ax, runs, curves[key], window, against, name))
         steps(ax, last)
@@ -33,6 +34,15 @@ def draw(runs: Sequence[Run], against: str | None = None) -> Drawing:
         lacking += [run.lacks("log", f"{name} loss") for run, c in zip(runs, curves[key], strict=True) if not c]
     legend(figure, axes)
     return Drawing("figure3", figure, " ".join(c for c in captions if c), tuple(lacking))
+
+
+def losses(run: Run) -> list[list[tuple[float, float]]]:
+    return [run.curve(key) for key, *_ in PANELS]
+
+
+def due(run: Run) -> bool:
+    """Whether it should have a generator's loss: no warm-up, and not the results of an evaluation alone."""
+    return run.stage != "warmup" and bool(run.log or not run.results)
 
 
 def _panel(
@@ -64,8 +74,8 @@ def _panel(
             continue
         found = reached(smooth, base_curve)
         said_of.append(said(run.name, found, base_run.name, f"{name} loss"))
-        if found and found.factor >= 1.05:
-            arrow(axes, found.step, base_curve[-1][0], found.level, found.factor, line(i)["color"])
+        if found and found.crossed and found.factor >= 1.05:
+            arrow(axes, found, base_curve[-1][0], line(i)["color"])
     return " ".join(said_of)
 
 

@@ -104,17 +104,31 @@ class Run:
 
 
 def opened(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
-    """Reads the runs, in their order. labels: names in legends, one each; by default the folders' own.
+    """Reads the runs, in their order; a folder of runs stands for all in it. labels: names in legends, one each; by
+    default the folders' own.
 
     Raises ValueError for a path that is not there or holds nothing, another number of labels, and a damaged file.
     """
     if not paths:
         raise ValueError("no run was given: name one or more run folders, such as runs/gear-l.")
+    paths = [inner for path in paths for inner in runs_in(path)]
     if labels and len(labels) != len(paths):
         raise ValueError(f"--labels needs one name for each of {len(paths)} runs; there are {len(labels)}.")
     if len(set(labels)) < len(labels):
         raise ValueError(f"--labels needs names that differ; they are {', '.join(labels)}.")
     return [run(path, name) for path, name in zip(paths, labels or names(paths), strict=True)]
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The path itself; of a folder that is no run, but has some in it, all in it that have something to show, in the
+    order of their names."""
+    own = (LOG, WATCHED, RESULTS, PROBE, CONFIG)
+    if not path.is_dir() or any((path / name).is_file() for name in own):
+        return [path]
+    inner = [p for p in sorted(path.iterdir()) if p.is_dir()]
+    if not any((p / name).is_file() for p in inner for name in (LOG, CONFIG)):
+        return [path]
+    return [p for p in inner if any(next(p.rglob(name), None) for name in own[:-1])] or [path]
 
 
 def run(path: Path, name: str) -> Run:
@@ -167,7 +181,7 @@ def results(file: Path) -> list[Result]:
                 file,
                 kind,
                 values,
-                n=counts[0] if counts else None,
+                n=counts[0] if counts else lines.whole_number(settings.get("n")),
                 cfg_scale=1.0 if scale is None else scale,
                 steps=lines.whole_number(model.get("steps")),
                 params=lines.whole_number(model.get("params")),

@@ -14,11 +14,13 @@ WINDOW = 0.02  # of the longest run's steps: what is smoothed over, to either si
 
 @dataclass(frozen=True)
 class Reached:
-    """level: where the baseline ends. step: at which the other run first is there. factor: how many times fewer."""
+    """level: where the baseline ends. step: at which the other run first is there. factor: how many times fewer.
+    crossed: whether it came from above; a run that begins below is no faster for it, its loss is another."""
 
     level: float
     step: float
     factor: float
+    crossed: bool
 
 
 def smoothed(curve: Curve, window: float) -> list[tuple[float, float]]:
@@ -58,7 +60,7 @@ def reached(curve: Curve, baseline: Curve) -> Reached | None:
         if value <= level:
             if before is not None and before[1] > value:
                 step = before[0] + (step - before[0]) * (before[1] - level) / (before[1] - value)
-            return Reached(level, step, last / step) if step > 0 else None
+            return Reached(level, step, last / step, before is not None) if step > 0 else None
         before = step, value
     return None
 
@@ -76,4 +78,6 @@ def said(name: str, found: Reached | None, base: str, what: str) -> str:
     """A sentence of the caption."""
     if found is None:
         return f"{name} does not reach {base}'s final {what}."
+    if not found.crossed:
+        return f"{name} is below {base}'s final {what}, {found.level:.4g}, from its first point on."
     return f"{name} reaches {base}'s final {what}, {found.level:.4g}, at step {found.step:,.0f}: {found.factor:.1f}x."

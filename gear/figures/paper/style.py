@@ -13,8 +13,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from gear.figures.paper.speed import Reached
 from gear.store.whole import replacing
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#1a1c20", "#cc79a7", "#e69f00")  # as in report.html
@@ -141,15 +144,17 @@ def legend(figure: Figure, axes: Sequence[Axes], spare: Axes | None = None) -> N
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, columnspacing=1.4)
 
 
-def arrow(axes: Axes, first: float, last: float, level: float, factor: float, colour: str) -> None:
-    """At `level` from where a baseline ends, `last`, back to where another run was there before, `first`. The text
-    stands on its end: below a baseline that is still high there, above the other run; on white all the same."""
+def arrow(axes: Axes, found: Reached, last: float, colour: str) -> None:
+    """At the level from where a baseline ends, at step `last`, back to where another run was there before. The factor
+    stands on its end: below a baseline that is still high there, above the other run. Those of further runs on top."""
     style = {"arrowstyle": "-|>", "lw": 1.0, "color": colour, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (first, level), (last, level), arrowprops=style, zorder=4)
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
-    text = f"{factor:.1f}\N{MULTIPLICATION SIGN} faster"
+    axes.annotate("", (found.step, found.level), (last, found.level), arrowprops=style, zorder=4)
+    before = sum(bool(text.get_text()) for text in axes.texts if isinstance(text, Annotation))
+    text = f"{found.factor:.1f}\N{MULTIPLICATION SIGN} faster"
     look = {"color": colour, "fontsize": 7, "fontweight": "bold", "ha": "left", "va": "bottom", "zorder": 5}
-    axes.annotate(text, (first, level), (9, 3), textcoords="offset points", bbox=box, **look)
+    halo = [withStroke(linewidth=2.4, foreground="white")]  # curves behind stay seen, and do not cross the letters
+    place = (found.step, found.level), (9, 3 + 9 * before)
+    axes.annotate(text, *place, textcoords="offset points", path_effects=halo, **look)
 
 
 def empty(axes: Axes, text: str) -> None:

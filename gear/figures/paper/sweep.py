@@ -18,12 +18,14 @@ SIGN = dict.fromkeys(("density", "coverage", "clip_score", "overall"), 1) | {"fd
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Raises `NothingToDraw` where no run has a sweep."""
+    lacking = [run.lacks("sweep", "sweep of the guidance scale") for run in runs if not scales(run)]
+    runs = [run for run in runs if scales(run)]
     found = [scales(run) for run in runs]
     metrics = [
         name for name in dict.fromkeys((*NAMES, *(m for r in found for m in r))) if any(name in r for r in found)
     ]
     if not metrics:
-        raise NothingToDraw(" ".join(run.lacks("sweep", "sweep of the guidance scale") for run in runs))
+        raise NothingToDraw(" ".join(lacking))
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, axes = panels(rows, columns, COLUMN if columns == 1 else TEXT, 0.45 + 1.75 * rows)
@@ -47,7 +49,6 @@ def draw(runs: Sequence[Run]) -> Drawing:
     legend(figure, axes[: len(metrics)], spare=spare[-1] if spare else None)
     for ax in spare[:-1]:
         ax.set_axis_off()
-    lacking = [run.lacks("sweep", "sweep") for run, points in zip(runs, found, strict=True) if not points]
     return Drawing("figure_cfg", figure, " ".join(("Star: the best scale.", *captions)), tuple(lacking))
 
 

@@ -25,13 +25,15 @@ def draw(runs: Sequence[Run]) -> Drawing:
     `NothingToDraw` where nothing is known of any codebook."""
     warm = [run for run in runs if run.stage == "warmup"]
     trained = [run for run in runs if run.stage != "warmup"] or list(runs)
+    bare = [run for run in trained if not any(run.curve(*logged) or probed(run, key) for key, logged, _ in PANELS)]
     warm = [run for run in warm if run not in trained]
+    trained = [run for run in trained if run not in bare] or trained
     drawn = {key: [(run.curve(*logged), probed(run, key)) for run in trained] for key, logged, _ in PANELS}
     if not any(curve or points for found in drawn.values() for curve, points in found):
         raise NothingToDraw(" ".join(run.lacks("probe", "codebook usage") for run in trained))
     last = max(x for found in drawn.values() for pair in found for points in pair for x, _ in points)
     figure, axes = panels(2, 3, TEXT, 3.7)
-    lacking, seen = [], False
+    lacking, seen = [run.lacks("probe", "codebook usage") for run in bare if run.log or not run.results], False
     for ax, letter, (key, _, name) in zip(axes, "abcde", PANELS, strict=False):
         title(ax, letter, name)
         if not any(curve or points for curve, points in drawn[key]):

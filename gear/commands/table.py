@@ -1,0 +1,80 @@
+"""`gear table`: the paper's tables with ours beside them."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+def table(
+    number: Positional[int],
+    runs: Positional[tuple[Path, ...]] = (),
+    /,
+    format: Literal["markdown", "latex"] = "markdown",
+    labels: tuple[str, ...] = (),
+) -> None:
+    """Print a table of the paper, with the paper's numbers, ours where there are results, and "not run" elsewhere.
+
+    Results are put to rows by their recipe, the scale of guidance and the interpolation; runs of other recipes follow
+    below. Below the table: what each of our numbers was measured on.
+
+    Args:
+        number: Of the paper's tables, 1 to 19.
+        runs: Run folders, folders of runs, or results.json files.
+        format: "latex" needs booktabs.
+        labels: Names of the runs, one each; by default the folders'.
+    """
+    from gear.figures.paper.found import opened
+    from gear.figures.tables import ours, settings
+    from gear.figures.tables.latex import latex
+    from gear.figures.tables.markdown import markdown
+    from gear.figures.tables.table import load
+
+    chosen = load(number)
+    if chosen.whole.get("settings"):
+        lines, remarks = settings.lines(chosen, joint), []
+    else:
+        lines, used = ours.lines(chosen, opened(runs, labels) if runs else [], same)
+        remarks = measured(used)
+    print({"markdown": markdown, "latex": latex}[format](chosen, lines, remarks))
+
+
+def same(recipe: str) -> str:
+    """The recipe that trains the same run first; a name that is no recipe's is itself."""
+    from gear.recipes import RECIPES, run_of
+
+    return run_of(recipe) if recipe in RECIPES else recipe
+
+
+def joint(number: int) -> list:
+    """The configurations of a table's rows in which tokenizer and generator train together, in their order."""
+    from gear.config import Gear, Naive
+    from gear.recipes import RECIPES, ROWS
+
+    configs = [RECIPES[name]() for name, row in ROWS.items() if row.table == number]
+    return [config for config in configs if isinstance(config.stage, Gear | Naive)]
+
+
+def measured(used: list) -> list[str]:
+    """A sentence for each results file that the lines have numbers of: what it was measured on, and what differs from
+    the row that it stands in."""
+    from gear.recipes import RECIPES
+
+    said: dict[str, None] = {}
+    for recipe, number in used:
+        r = number.result
+        parts = [f"n = {number.n:,}" if number.n else "n unknown"]
+        if (what := r.setting("interpolation")) and number.protocol == "reconstruction":
+            parts.append(str(what))
+        planned = RECIPES[recipe]().steps if recipe in RECIPES else None
+        if r.steps is not None:
+            parts.append(
+                f"{r.steps:,} steps" + (f" of the row's {planned:,}" if planned not in (None, r.steps) else "")
+            )
+        reference = r.whole.get("reference")
+        if isinstance(reference, dict) and (name := reference.get("path") or reference.get("kind")):
+            parts.append(f"against {name}")
+        warnings = r.whole.get("warnings")
+        warned = f"; warnings: {' '.join(map(str, warnings))}" if isinstance(warnings, list) and warnings else ""
+        said[f"{number.run} ({r.path}): {number.protocol}, {', '.join(parts)}{warned}."] = None
+    return list(said)

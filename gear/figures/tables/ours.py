@@ -1,0 +1,156 @@
+"""The lines of a table: results of runs put to the rows they belong to, by recipe, scale of guidance and settings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gear.figures.paper.found import Result, Run, finite
+from gear.figures.reading import NONE
+from gear.figures.tables.table import NOT_RUN, Cell, Line, Table, decimals, marked
+
+OTHERS = "other runs"
+FREE = ("recipes", "stages", "tokenizers")  # what tells whose a number is, not what it is of
+
+
+@dataclass(frozen=True)
+class Number:
+    """One value, whose it is and what it is of."""
+
+    run: str
+    result: Result
+    protocol: str
+    metric: str
+    value: float
+    n: int
+
+
+def numbers(runs: Sequence[Run]) -> list[Number]:
+    """All that the runs measured; those of more images first, of equal ones the later step and date."""
+    found = [number for run in runs for result in run.results for number in _of(run, result)]
+    return sorted(found, key=lambda x: (x.n, x.result.steps or 0, str(x.result.whole.get("date"))), reverse=True)
+
+
+def _of(run: Run, result: Result) -> list[Number]:
+    protocol = result.protocol
+    if protocol == "point":  # of a sweep, whose metrics say which protocol's it is
+        said = result.setting("protocol")
+        protocol = said if isinstance(said, str) else "adm" if "gfid" in result.metrics else "geneval"
+    metrics = dict(result.metrics)
+    if protocol == "probe":
+        metrics |= _similarities(result.whole)
+    return [Number(run.name, result, protocol, name, value, result.n or 0) for name, value in metrics.items()]
+
+
+def _similarities(probe: Mapping[str, Any]) -> dict[str, float]:
+    """ "pre.image.cka", ...: of the tokenizer's features."""
+    at: Any = probe.get("similarity")
+    tokenizer = at.get("tokenizer") if isinstance(at, dict) else None
+    found = {}
+    for when, levels in (tokenizer or {}).items():
+        for level, kinds in levels.items() if isinstance(levels, dict) else ():
+            for kind, value in kinds.items() if isinstance(kinds, dict) else ():
+                if (number := finite(value)) is not None:
+                    found[f"{when}.{level}.{kind}"] = number
+    return found
+
+
+def lines(
+    table: Table, runs: Sequence[Run], same: Callable[[str], str] = str
+) -> tuple[list[Line], list[tuple[str, Number]]]:
+    """The paper's rows, each with ours below it, then runs that are no row; and the numbers that were used, with the
+    recipe of the row they went to ("" for none).
+
+    same: a recipe's name to that of the run it shares with others, so that gear-l is also table05-tau-0.1.
+    """
+    everything, found, used = numbers(runs), [], []
+    for i, row in enumerate(table.rows):
+        group = row.get("group", "all" if "recipes" in row or not _grouped(table) else str(i))
+        found.append(Line("paper", tuple(Cell(text) for text in row["cells"]), group))
+        if "recipes" not in row:
+            continue
+        taken = [_taken(table, row, column, everything, same) for column in table.columns]
+        mine = [number for number in taken if number]
+        used += [(next(iter(row["recipes"]), ""), number) for number in mine]
+        if mine:
+            names = ", ".join(dict.fromkeys(number.run for number in mine))
+            found.append(Line(names, _cells(table, row, taken, range(table.labels)), group))
+        else:
+            wanted = row["recipes"][:1] or row["cells"][: table.labels]
+            found.append(Line(NOT_RUN, tuple(Cell(text) for text in wanted), group))
+    known = {number.run for _, number in used}
+    others = [number for number in everything if number.run not in known]
+    for run in dict.fromkeys(number.run for number in others):
+        own = [number for number in others if number.run == run]
+        for row in _specs(table):
+            taken = [_taken(table, row, column, own, None) for column in table.columns]
+            if any(taken):
+                used += [("", number) for number in taken if number]
+                found.append(Line(run, _cells(table, row, taken, table.whole.get("keep", [])), OTHERS))
+    return marked(table, found), used
+
+
+def _grouped(table: Table) -> bool:
+    return any("group" in row for row in table.rows)
+
+
+def _specs(table: Table) -> list[Mapping[str, Any]]:
+    """Of rows that ask for the same in every column, the first: whose it is does not count."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in table.rows:
+        asked = {name: row[name] for name in row if name not in (*FREE, "cells", "group", "section", "mark")}
+        if "recipes" in row:
+            first.setdefault(repr(sorted(asked.items())), row)
+    return list(first.values())
+
+
+def _taken(
+    table: Table,
+    row: Mapping[str, Any],
+    column: Mapping[str, Any],
+    numbers: Sequence[Number],
+    same: Callable[[str], str] | None,
+) -> Number | None:
+    """The number of a cell. same None: whosever it is, but for the column's stages."""
+    if not table.measures(column):
+        return None
+    asked = {**row, **column}
+    recipes = [*asked.get("recipes", ()), *row.get("recipes", ())]
+    if asked.get("protocol") == "reconstruction":
+        recipes += row.get("tokenizers", ())
+    name = asked.get("prefix", "") + asked.get("metric", "")
+    fit = [x for x in numbers if (x.protocol, x.metric) == (asked.get("protocol"), name) and _asked(x, asked)]
+    if same is None:
+        return next((x for x in fit if _fits(x.result.stage, asked.get("stages"))), None)
+    for wanted in (same(recipe) for recipe in recipes):
+        for number in fit:
+            if wanted in (same(said) for said in (number.result.recipe, number.result.name) if said):
+                return number
+    return None
+
+
+def _fits(stage: str | None, stages: Sequence[str] | None) -> bool:
+    return stages is None or stage is None or stage.lower() in stages
+
+
+def _asked(number: Number, asked: Mapping[str, Any]) -> bool:
+    """Whether it was measured as the cell is: the scale of guidance, the interpolation, the set of prompts."""
+    r = number.result
+    if "cfg" in asked and asked.get("protocol") != "reconstruction" and abs(r.cfg_scale - asked["cfg"]) > 1e-9:
+        return False
+    said = {"interpolation": r.setting("interpolation"), "prompts": r.setting("prompts", "prompt_set", "variant")}
+    return all(said[name] == asked[name] for name in said if name in asked)
+
+
+def _cells(
+    table: Table, row: Mapping[str, Any], taken: Sequence[Number | None], keep: Sequence[int]
+) -> tuple[Cell, ...]:
+    """Labels of the row, those in `keep`, then the numbers with as many decimals as the paper's."""
+    texts = []
+    for j, (column, number) in enumerate(zip(table.columns, taken, strict=True)):
+        if not table.measures(column):
+            texts.append(row["cells"][j] if j in keep else "")
+        elif number is None:
+            texts.append("-" if row["cells"][j] in ("-", NONE) else NOT_RUN)
+        else:
+            texts.append(f"{number.value:.{decimals(table, j, row)}f}")
+    return tuple(Cell(text) for text in texts)
