@@ -77,8 +77,8 @@ def unguided(run: Run) -> list[Result]:
 def _converging(
     axes: Axes, runs: Sequence[Run], curves: Sequence[Curve], kind: str, against: str | None, letter: str
 ) -> str:
-    base = baseline([run for run, _ in kept], against)
     kept = [(run, curve) for run, curve in zip(runs, curves, strict=True) if curve]
+    base = baseline([run for run, _ in kept], against)
     drawn = [(i, run, curve) for i, (run, curve) in enumerate(kept)]
     _, base_run, base_curve = drawn[base]
     captions = [f"gFID {kind}."]
