@@ -59,9 +59,9 @@ def mask2former_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = {0: "person", 79: "toothbrush"}
     config = transformers.Mask2FormerConfig(
         backbone_config=backbone,
-        feature_size=16,
-        mask_feature_size=16,
-        hidden_dim=16,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
         encoder_feedforward_dim=16,
         dim_feedforward=16,
         encoder_layers=1,
