@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class FeatureError(ValueError):
     """Features that cannot be measured: which images, what is wrong, what to do."""
 
 
+@runtime_checkable
 class Detector(Protocol):
     """uint8 images of any size to named features, float32, on its own device; an `nn.Module`."""
 

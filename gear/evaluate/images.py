@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ SETS = ("builtin", "cifar10", "cifar10-test")
 KINDS = f"a folder of images, an .npz, a .zip of images, or one of {', '.join(SETS)}"
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """n images of one size. `batches` gives images `start` .. `stop` - 1 in their order, prepared ahead by threads."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -78,7 +78,7 @@ def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     return found[0]
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)
@@ -122,7 +122,7 @@ class _Stream:
 
     def __init__(self, path: Path, name: str, offset: int, shape: tuple[int, ...]) -> None:
         self.path, self.name, self.offset, self.shape = path, name, offset, shape
-        self.file: IO[bytes] | None = None
+        self.file: Any = None
         self.at, self.lock = 0, Lock()
 
     def __call__(self, start: int, stop: int) -> UInt8[np.ndarray, "n H W 3"]:
@@ -139,7 +139,6 @@ class _Stream:
                 raise DataError(f"{self.path} is damaged at image {self.at} ({error}): make it again.") from error
 
     def _read(self, n: int) -> UInt8[np.ndarray, "n H W 3"]:
-        assert self.file is not None
         size = int(np.prod(self.shape[1:]))
         data = self.file.read(n * size)
         self.at += n

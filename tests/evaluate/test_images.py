@@ -1,0 +1,190 @@
+"""Images to measure, from every kind of place; what they must not be."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gear.data import DataError, builtin
+from gear.data.decode import decode
+from gear.evaluate import images
+
+H, W = 10, 12
+
+
+def pictures(n: int = 7, height: int = H, width: int = W) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def saved(folder: Path, pixels: np.ndarray, form: str = "{:03d}.png") -> Path:
+    for i, image in enumerate(pixels):
+        path = folder / form.format(i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+def zipped(folder: Path, path: Path, compression: int) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in sorted(folder.rglob("*.png"), reverse=True):
+            archive.write(file, file.relative_to(folder))
+        archive.writestr("__MACOSX/._000.png", b"")
+        archive.writestr("README.txt", "not an image")
+    return path
+
+
+def everything(source: images.ImageSource, size: int = 3) -> Tensor:
+    batches = list(source.batches(0, len(source), size))
+    assert [len(b) for b in batches[:-1]] == [size] * (len(batches) - 1)
+    return torch.cat(batches)
+
+
+def nchw(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+
+
+@pytest.mark.parametrize("kind", ["folder", "nested", "zip", "deflated zip", "npz", "compressed npz"])
+def test_pixels_are_what_is_there_and_in_order(kind: str, tmp_path: Path):
+    pixels = pictures()
+    match kind:
+        case "folder":
+            where = saved(tmp_path / "images", pixels)
+        case "nested":
+            where = saved(tmp_path / "images", pixels, "class/{:03d}.png")
+        case "zip" | "deflated zip":
+            compression = zipfile.ZIP_STORED if kind == "zip" else zipfile.ZIP_DEFLATED
+            where = zipped(saved(tmp_path / "images", pixels), tmp_path / "images.zip", compression)
+        case _:
+            where = tmp_path / "images.npz"
+            (np.savez if kind == "npz" else np.savez_compressed)(where, pixels)
+    source = images.opened(where)
+    assert (len(source), source.resolution) == (7, (H, W))
+    assert torch.equal(everything(source), nchw(pixels))
+    assert torch.equal(torch.cat(list(source.batches(4, 6, 5))), nchw(pixels[4:6]))  # a step back, where it is a stream
+    assert torch.equal(torch.cat(list(source.batches(1, 2, 5))), nchw(pixels[1:2]))
+    about = source.about()
+    assert (about["path"], about["n"], about["resolution"], about["crop"]) == (str(where), 7, [H, W], "none")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "npz"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_a_resolution_resizes_and_crops_as_training_does(kind: str, interpolation, tmp_path: Path):
+    pixels = pictures()
+    folder = saved(tmp_path / "images", pixels)
+    where = folder
+    if kind == "zip":
+        where = zipped(folder, tmp_path / "images.zip", zipfile.ZIP_DEFLATED)
+    if kind == "npz":
+        where = tmp_path / "images.npz"
+        np.savez(where, pixels)
+    source = images.opened(where, 8, interpolation)
+    wanted = [decode(folder / f"{i:03d}.png", 8, interpolation) for i in range(7)]
+    assert source.resolution == (8, 8)
+    assert np.array_equal(everything(source).numpy(), np.stack(wanted))
+    assert source.about()["interpolation"] == interpolation
+
+
+def test_grey_and_odd_sized_images_of_a_folder_become_rgb_squares(tmp_path: Path):
+    saved(tmp_path, pictures(1, 20, 15))
+    Image.fromarray(pictures(1, 9, 31)[0, :, :, 0]).save(tmp_path / "grey.png")
+    found = everything(images.opened(tmp_path, 8))
+    assert found.shape == (2, 3, 8, 8)
+    assert torch.equal(found[1, 0], found[1, 2])
+    with pytest.raises(DataError, match=r"of several sizes \(000\.png is 15 x 20, grey\.png 31 x 9\).*resolution"):
+        images.opened(tmp_path)
+
+
+def test_data_sets_have_names():
+    source = images.opened("builtin")
+    assert torch.equal(next(source.batches(2, 5, 8)), torch.from_numpy(builtin.images().pixels[2:5].copy()))
+    assert images.opened("builtin", 16).resolution == (16, 16)
+    assert images.opened("builtin", 16).about()["state"] != source.about()["state"]
+    with pytest.raises(DataError, match="gear fetch cifar10"):
+        images.opened("cifar10-test")
+
+
+def test_a_file_that_changes_is_another_source(tmp_path: Path):
+    before = images.opened(saved(tmp_path, pictures())).about()
+    Image.fromarray(pictures(8)[0]).save(tmp_path / "003.png")
+    (tmp_path / "003.png").touch()
+    assert images.opened(tmp_path).about()["state"] != before["state"]
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"images": pictures()}, r"has no arr_0.*it holds images"),
+        ({}, r"has no arr_0.*it holds nothing"),
+        ({"arr_0": pictures() / 255}, r"uint8.*it is float64 of shape \(7, 10, 12, 3\).*255 \* x"),
+        ({"arr_0": pictures().astype(np.int64)}, "it is int64"),
+        ({"arr_0": (pictures() / 255).astype(np.uint8)}, r"images in \[0, 1\] must be multiplied by 255"),
+        ({"arr_0": pictures().transpose(0, 3, 1, 2)}, r"transpose it by \(0, 2, 3, 1\)"),
+        ({"arr_0": pictures()[..., 0]}, r"of shape \(7, 10, 12\)"),
+        ({"arr_0": np.repeat(pictures()[..., :1], 4, -1)}, r"of shape \(7, 10, 12, 4\)"),
+        ({"arr_0": np.asfortranarray(pictures())}, "Fortran"),
+        ({"arr_0": pictures(1)[:0]}, "is empty"),
+    ],
+)
+def test_an_npz_of_another_kind_is_refused(arrays: dict[str, np.ndarray], said: str, tmp_path: Path):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=said):
+        images.opened(tmp_path / "x.npz")
+
+
+def test_an_npz_of_objects_is_not_unpickled(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", arr_0=np.array([{}, {}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="it is object"):
+        images.opened(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.zip"])
+def test_a_file_that_is_cut_short_is_refused(name: str, tmp_path: Path):
+    if name == "x.npz":
+        np.savez(tmp_path / name, pictures())
+    else:
+        zipped(saved(tmp_path / "images", pictures()), tmp_path / name, zipfile.ZIP_STORED)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"not a whole \.?(npz|zip) file"):
+        images.opened(tmp_path / name)
+
+
+def test_a_compressed_npz_that_is_damaged_is_refused_where_it_is(tmp_path: Path):
+    path, pixels = tmp_path / "x.npz", pictures(64, 32, 32)
+    np.savez_compressed(path, pixels)
+    data = bytearray(path.read_bytes())
+    data[-2000:-1500] = bytes(500)
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="damaged|not a whole"):
+        everything(images.opened(path))
+
+
+def test_an_image_that_cannot_be_used_is_named(tmp_path: Path):
+    saved(tmp_path, pictures())
+    (tmp_path / "004.png").write_bytes((tmp_path / "004.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"004\.png .* cannot be used \(broken\).*another set"):
+        everything(images.opened(tmp_path))
+
+
+def test_what_is_ambiguous_empty_or_nothing_is_refused(tmp_path: Path):
+    saved(tmp_path / "mixed", pictures())
+    saved(tmp_path / "mixed" / "class", pictures(2))
+    with pytest.raises(DataError, match=r"holds images \(000\.png, \.\.\.\) and folders of images"):
+        images.opened(tmp_path / "mixed")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        images.opened(tmp_path / "empty")
+    with pytest.raises(DataError, match="there is nothing at .*gone: samples must be a folder"):
+        images.opened(tmp_path / "gone", what="samples")
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(DataError, match="a file of another kind"):
+        images.opened(tmp_path / "x.txt")
+    with pytest.raises(DataError, match="resolution must be at least 1"):
+        images.opened("builtin", 0)
