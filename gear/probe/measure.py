@@ -66,8 +66,8 @@ def measure(seen: Seen, k: int, advance: Callable[[], object] = lambda: None) ->
     near = _near(target.pooled, k), _near(target.patches, k)
 
     def similar(kept: Kept) -> Levels:
-        image = _similarity(kept.pooled, target.pooled, near[0], k)
-        levels = Levels(image, _similarity(kept.patches, target.patches, near[1], k))
+        image = compare(kept.pooled, target.pooled, k, near[0])
+        levels = Levels(image, compare(kept.patches, target.patches, k, near[1]))
         advance()
         return levels
 
@@ -108,8 +108,9 @@ def blocks(probed: Probed, target: str, k: int, tau: float, codebook_size: int) 
     return _without_nan(found)
 
 
-def _similarity(X: Float[Tensor, "n D"], Y: Float[Tensor, "n C"], near: Neighbours, k: int) -> Similarity:
-    return Similarity(cka(X, Y), cka_unbiased(X, Y), cknna_of(_near(X, k), near))
+def compare(X: Float[Tensor, "n D"], Y: Float[Tensor, "n C"], k: int, near: Neighbours | None = None) -> Similarity:
+    """near: of Y, where they are known."""
+    return Similarity(cka(X, Y), cka_unbiased(X, Y), cknna_of(_near(X, k), near or _near(Y, k)))
 
 
 def _near(X: Float[Tensor, "n D"], k: int) -> Neighbours:

@@ -55,7 +55,7 @@ def u_statistic(X: Tensor, Y: Tensor) -> float:
 def twin_cknna(X: Tensor, Y: Tensor, k: int) -> float:
     kernels = kernel(X), kernel(Y)
     n = range(len(X))
-    near = [[sorted((j for j in n if j != i), key=lambda j: -K[i][j])[:k] for i in n] for K in kernels]  # noqa: B023
+    near = [[sorted((j for j in n if j != i), key=lambda j: -K[i][j])[:k] for i in n] for K in kernels]
 
     def hsic(a: int, b: int) -> float:
         shared = [[j in near[a][i] and j in near[b][i] for j in n] for i in n]

@@ -54,8 +54,8 @@ def test_equal_their_twins(grid):
     h, w = grid
     f = torch.randn(3, h * w, 4, dtype=torch.float64) + 5
     f[1] = f[1].cumsum(0)  # smooth
-    for i, (I, high) in enumerate(zip(morans_i(f, grid), high_frequency_share(f, grid), strict=True)):
-        assert float(I) == pytest.approx(twin_moran(f[i], h, w), abs=1e-12)
+    for i, (moran, high) in enumerate(zip(morans_i(f, grid), high_frequency_share(f, grid), strict=True)):
+        assert float(moran) == pytest.approx(twin_moran(f[i], h, w), abs=1e-12)
         assert float(high) == pytest.approx(twin_high(f[i], h, w, RADIUS), abs=1e-12)
     torch.testing.assert_close(morans_i(f.float(), grid).double(), morans_i(f, grid), rtol=0, atol=1e-4)
     torch.testing.assert_close(
@@ -128,8 +128,8 @@ def test_constant_maps_have_no_value_and_constant_channels_do_not_count(value):
     f = torch.randn(2, 16, 3)
     alone = morans_i(f[1:], (4, 4)), high_frequency_share(f[1:], (4, 4))
     f[0] = value
-    I, high = morans_i(f, (4, 4)), high_frequency_share(f, (4, 4))
-    assert I.isnan().tolist() == high.isnan().tolist() == [True, False]
+    moran, high = morans_i(f, (4, 4)), high_frequency_share(f, (4, 4))
+    assert moran.isnan().tolist() == high.isnan().tolist() == [True, False]
     beside = torch.cat([f[1:], torch.full((1, 16, 2), value)], 2)
     torch.testing.assert_close(morans_i(beside, (4, 4)), alone[0])
     torch.testing.assert_close(high_frequency_share(beside, (4, 4)), alone[1])
