@@ -95,8 +95,9 @@ def frechet_jackknife(
 
     reference: a Gaussian that stays as it is, so that the interval is that of other samples against this very
     reference; or the features of the same n images before something was done to them, which are left out with them.
-    `bias` is what few images add to the distance: an FID's interval is about what it is at n. progress: takes the
-    distances done and all. Raises `FrechetError` as `frechet` does, ValueError for n < 4.
+    `bias` is what few images add to the distance: an FID's interval is about what it is at n. sd is cautious, up to
+    twice the true one where the distance is mostly bias. progress: takes the distances done and all. Raises
+    `FrechetError` as `frechet` does, ValueError for n < 4.
     """
     n = len(features)
     if n < 4:

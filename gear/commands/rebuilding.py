@@ -1,0 +1,66 @@
+"""A tokenizer's reconstructions as images to measure: each original with its reconstruction below it."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gear.evaluate.images import ImageSource
+from gear.evaluate.results import Model
+from gear.run import Pair
+from gear.train import state
+from gear.train.batches import to_float, to_uint8
+
+
+class Beside:
+    """The images of `originals` and what the tokenizer of `pair` makes of them, on its device, as images of twice the
+    height: nothing is decoded, encoded or read twice, and reconstructions are 8-bit images as they would be saved."""
+
+    def __init__(self, pair: Pair, originals: ImageSource):
+        self.pair, self.originals = pair, originals
+        height, width = originals.resolution
+        self.resolution: tuple[int, int] = (2 * height, width)
+
+    def __len__(self) -> int:
+        return len(self.originals)
+
+    def about(self) -> dict[str, Any]:
+        """The tokenizer by the SHA-256 of its numbers, and of what images these are reconstructions."""
+        checkpoint = self.pair.checkpoint
+        digest = hashlib.sha256()
+        for name, t in sorted(checkpoint.averaged("tokenizer").items()):
+            digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+            digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found = {"kind": "reconstructions", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
+        of = {name: value for name, value in self.originals.about().items() if name != "n"}
+        return found | {"weights_sha256": digest.hexdigest(), "of": of}
+
+    @torch.no_grad()
+    def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 HH W"]]:
+        for pixels in self.originals.batches(start, stop, size):
+            x = pixels.to(self.pair.on)
+            x_hat = to_uint8(self.pair.tokenizer.decode(self.pair.tokenizer.encode(to_float(x))))
+            yield torch.cat([x, x_hat], dim=2)
+
+    def model(self) -> Model:
+        """For results.json. params: of the tokenizer."""
+        checkpoint = self.pair.checkpoint
+        params = sum(p.numel() for p in self.pair.tokenizer.parameters())
+        stage = type(checkpoint.config.stage).__name__.lower() if checkpoint.step else None
+        return Model(_name(checkpoint.path), None, stage, checkpoint.step or None, params)
+
+    def folder(self) -> Path:
+        """Where an evaluation goes by default: into the run, or, for public files, below evaluations/ here."""
+        path = self.pair.checkpoint.path
+        if not self.pair.checkpoint.step:
+            return Path("evaluations") / _name(path)
+        run = path if path.is_dir() else path.parent
+        return (run.parent if run.name == state.OLDER else run) / "evaluations"
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == state.NAME else path.stem or "tokenizer"
