@@ -14,17 +14,19 @@ from gear.evaluate.pil_resize import pil_square
 
 BASE = "openai/clip-vit-base-patch32"  # of the paper's CLIP score
 LARGE = "openai/clip-vit-large-patch14"  # which tells GenEval's colours
+FEATURES = "image"
 TOKENIZER = ("vocab.json", "merges.txt")
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images it was trained on, on the scale 0 to 1
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(nn.Module):
-    """Images and texts to vectors of length 1 in one space, in float32 even under autocast.
+    """Images and texts to vectors of length 1 in one space, in float32 even under autocast; a detector of "image".
 
     model: a folder of transformers' files, or a name on the hub. Raises `PretrainedError`.
     """
 
+    name = "clip"
     mean: Tensor
     std: Tensor
 
@@ -34,9 +36,13 @@ class Clip(nn.Module):
         self.net = pretrained.load("CLIPModel", self.place)
         self.tokenizer = pretrained.transformers().CLIPTokenizer.from_pretrained(str(self.place), local_files_only=True)
         self.model, self.side = model, self.net.config.vision_config.image_size
+        self.channels = {FEATURES: self.net.config.projection_dim}
         self.longest = self.net.config.text_config.max_position_embeddings  # tokens
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
+
+    def forward(self, pixels: UInt8[Tensor, "B 3 H W"]) -> dict[str, Float32[Tensor, "B D"]]:
+        return {FEATURES: self.images(pixels)}
 
     @torch.no_grad()
     def images(self, pixels: UInt8[Tensor, "B 3 H W"]) -> Float32[Tensor, "B D"]:

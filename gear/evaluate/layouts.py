@@ -7,7 +7,7 @@ for an image.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gear.evaluate.captions import Caption
 from gear.evaluate.pil_resize import pil_resize
-from gear.evaluate.prompts import GenevalPrompt
+from gear.evaluate.prompts import GenevalPrompt, checked
 from gear.progress import bars
 from gear.store.whole import replacing
 
@@ -66,7 +66,7 @@ def write_geneval(
     for i in range(len(texts)):
         if not (grid := out / f"{i:05d}" / "grid.png").is_file():
             files = [out / f"{i:05d}" / "samples" / f"{j:05d}.png" for j in range(SAMPLES)]
-            _save(_grid(torch.stack([_read(file) for file in files])), grid)
+            _save(_grid(torch.stack([read(file) for file in files])), grid)
     return out
 
 
@@ -123,14 +123,62 @@ def tiles(grid: UInt8[Tensor, "3 h w"]) -> Iterator[UInt8[Tensor, "3 H W"]]:
         yield from row.chunk(TILES, dim=2)
 
 
+def geneval_images(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The images in GenEval's layout, in order, each with the metadata of its prompt. Raises `LayoutError`, and
+    `PromptError` for metadata that is none."""
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for prompt in sorted(p for p in _listed(folder) if p.is_dir() and p.name.isdigit()):
+        file = prompt / "metadata.jsonl"
+        if not file.is_file():
+            raise LayoutError(f"{prompt} lacks metadata.jsonl, its line of GenEval's evaluation_metadata.jsonl.")
+        try:
+            metadata = checked(json.loads(file.read_text()), str(file))
+        except json.JSONDecodeError as error:
+            raise LayoutError(f"{file} is no JSON ({error.msg}): it holds one line of GenEval's metadata.") from error
+        samples = sorted(p for p in (prompt / "samples").glob("*.png") if p.stem.isdigit())
+        if not samples:
+            raise LayoutError(f"{prompt} has no images: they are samples/00000.png, 00001.png, ...")
+        found += [(sample, metadata) for sample in samples]
+    if not found:
+        raise LayoutError(
+            f"{folder} is not in GenEval's layout: folders 00000, 00001, ..., each with metadata.jsonl and "
+            "samples/00000.png."
+        )
+    return found
+
+
+def dpg_images(folder: Path, keys: Collection[str]) -> list[tuple[Path, str]]:
+    """The images in DPG-Bench's layout, KEY.png or .jpg, sorted, each with its key. Raises `LayoutError` for one whose
+    key is not among `keys`."""
+    files = sorted(p for p in _listed(folder) if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    if not files:
+        raise LayoutError(f"{folder} holds no images; DPG-Bench's are KEY.png, a grid of four for each prompt.")
+    if unknown := [p.name for p in files if p.stem not in keys]:
+        raise LayoutError(
+            f"{len(unknown)} of {len(files)} images in {folder} are of no prompt with questions, such as {unknown[0]}: "
+            "they must be named by the item_id of dpg_bench.csv."
+        )
+    return [(p, p.stem) for p in files]
+
+
+def read(file: Path) -> UInt8[Tensor, "3 H W"]:
+    """An image's pixels. Raises `LayoutError` for one that cannot be read."""
+    try:
+        with Image.open(file) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except Exception as error:  # decoders meet damage with nearly any exception
+        raise LayoutError(f"{file} cannot be read as an image: delete it, and draw or bring it again.") from error
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise LayoutError(f"{folder} is no folder.")
+    return list(folder.iterdir())
+
+
 def _save(image: UInt8[Tensor, "3 H W"], file: Path) -> None:
     with replacing(file) as partial:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
-
-
-def _read(file: Path) -> UInt8[Tensor, "3 H W"]:
-    with Image.open(file) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _note(out: Path, settings: dict[str, Any], drawn_from: list[Any]) -> None:

@@ -1,0 +1,105 @@
+"""`gear evaluate coco`: FID against real images, and the CLIP score with the captions."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+
+def coco(
+    images: Positional[str],
+    /,
+    captions: Path | None = None,
+    reference: str | None = None,
+    clip: str = "openai/clip-vit-base-patch32",
+    n: int | None = None,
+    seed: int = 0,
+    resolution: int | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    interval: bool | None = None,
+    batch: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure images drawn from COCO's captions (Table 3): the CLIP score, 100 cos of ViT-B/32, and FID.
+
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate coco ...
+
+    Args:
+        images: A folder or .zip of images named by the captions' keys, or an .npz in the captions' order.
+        captions: For the CLIP score: captions_val2017.json, or .json, .jsonl, .csv, .tsv, .parquet or .txt.
+        reference: For FID: the real images (val2017), brought to the size of the drawn ones, or an ADM reference.
+        clip: Folder or name of a CLIP of transformers.
+        n: Only the first n images.
+        seed: Of the intervals.
+        resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
+        interpolation: Of the resize of images and reference.
+        interval: Whether FID gets a 95 % interval; by default where n is below 10,000.
+        batch: Images in one pass of the networks; a divisor of 512.
+        out: Folder for results.json and the features; by default below evaluations/.
+        device: Where to run.
+    """
+    if captions is None and reference is None:
+        raise ValueError("give --captions for the CLIP score, --reference for FID, or both.")
+    from gear import build, ranks
+    from gear.commands import drawing
+    from gear.config import Config
+    from gear.evaluate import adm, clip_score, extract, inception, results
+    from gear.evaluate import captions as texts
+    from gear.evaluate import coco as protocol
+    from gear.evaluate import images as sources
+    from gear.evaluate import reference as references
+    from gear.train import distributed
+
+    started = time.perf_counter()
+    on = distributed.own_device(build.device(Config(device=device)))
+    with distributed.joined(on):
+        samples = sources.opened(images, resolution, interpolation, what="samples")
+        n = len(samples) if n is None else min(n, len(samples))
+        folder = out or drawing.folder_of(samples, images) / "coco"
+        prompts = None if captions is None else protocol.paired(samples, texts.captions(captions))
+        metrics: dict[str, results.Metric] = {}
+        about: dict[str, Any] = {"captions": None if captions is None else str(captions)}
+        settings: dict[str, Any] = {"n": n, "seed": seed}
+        weights, pixels = dict[str, str](), ""
+        options = {"store": folder / "features", "batch": batch}
+        eyes = None if prompts is None else clip_score.Clip(clip).to(on)  # before anything that takes long
+        if reference is not None:
+            detector = inception.opened().to(on)
+            with distributed.first_here():
+                against = references.opened(reference, samples.resolution, interpolation)
+            measured = references.measured(against, detector, seed=seed, batch=batch)
+            found = extract.features(detector, samples, n, title="samples", count=("pool",), **options)
+            settings["inception"], about["fid"] = detector.about(), measured.about
+            weights[detector.file.name] = detector.about()["sha256"]
+            if ranks.rank() == 0:
+                few, pool = n < adm.FEW if interval is None else interval, found.array("pool")
+                moments = found.moments("pool")
+                metrics["fid"] = adm.distance("fid", pool, moments, measured.moments["pool"], few, seed)
+                pixels = found.pixels
+        if eyes is not None and prompts is not None:
+            found = extract.features(eyes, samples, n, title="CLIP", **options)
+            settings["clip"] = eyes.about()
+            weights |= {f"{clip}/{name}": digest for name, digest in eyes.about()["sha256"].items()}
+            if ranks.rank() == 0:
+                each = protocol.scores(eyes, found.array(clip_score.FEATURES), prompts[:n])
+                metrics["clip_score"] = protocol.metric(each, seed)
+                pixels = found.pixels
+        if ranks.rank() == 0:
+            warnings = protocol.few(n, "fid" in metrics)
+            geometry = {name: samples.about()[name] for name in ("interpolation", "crop")}
+            told = results.Results(
+                protocol="coco",
+                metrics=metrics,
+                source=samples.about() | {"n": n, "pixels_sha256": pixels},
+                reference=about,
+                settings=settings | geometry,
+                weights=weights,
+                warnings=warnings,
+                seconds=time.perf_counter() - started,
+            )
+            path = results.write(folder, told)
+            print(results.table(metrics))
+            print(*(f"warning: {line}" for line in warnings), f"written: {path}", sep="\n")
+        distributed.together()

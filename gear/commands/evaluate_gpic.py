@@ -1,0 +1,93 @@
+"""`gear evaluate gpic`: FDD, precision, recall, density, coverage and MMD of DINOv2's features."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+def gpic(
+    source: Positional[str],
+    /,
+    reference: str,
+    n: int = 50_000,
+    seed: int = 0,
+    tokenizer: str | None = None,
+    cfg_scale: float | None = None,
+    resolution: int | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    positions: Literal["hub", "timm"] = "hub",
+    interval: bool | None = None,
+    batch: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure samples as GPIC does (Table 2): FDD, precision, recall, density, coverage and MMD, of DINOv2 ViT-L/14.
+
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate gpic ...
+
+    Args:
+        source: Images: a folder, an .npz, a .zip, builtin, cifar10 or cifar10-test; or a run, which is sampled.
+        reference: GPIC's test_stats.npz, or any images.
+        n: How many samples; of images, at most as many.
+        seed: Of the images among which neighbours are sought, of MMD's subsets, the interval, and a run's samples.
+        tokenizer: For a source that holds a generator only.
+        cfg_scale: Of a run's samples.
+        resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
+        interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
+        positions: How DINOv2's table of positions is resampled: as torch.hub's network does, or as timm does.
+        interval: Whether FDD gets a 95 % interval; by default where n is below 10,000.
+        batch: Images in one pass of the network; a divisor of 512.
+        out: Folder for results.json and the features; by default below evaluations/, or in the run.
+        device: Where to run.
+    """
+    from gear import build, fetch, ranks
+    from gear.commands import drawing
+    from gear.config import Config
+    from gear.evaluate import dino, extract, results
+    from gear.evaluate import gpic as protocol
+    from gear.train import distributed
+
+    started = time.perf_counter()
+    on = distributed.own_device(build.device(Config(device=device)))
+    where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
+    where |= {} if cfg_scale is None else {"cfg_scale": cfg_scale}
+    with distributed.joined(on):
+        with distributed.first_here():
+            weights = fetch.on_demand("dinov2-l")
+        detector = dino.DinoDetector(weights, positions).to(on)
+        against = protocol.opened(reference, detector, resolution, interpolation)
+        samples = drawing.opened(source, n, seed=seed, **where)
+        folder = out or drawing.folder_of(samples, source) / "gpic"
+        n = min(n, len(samples))
+        found = extract.features(
+            detector, samples, n, folder / "features", batch=batch, title="samples", count=(dino.FEATURES,)
+        )
+        if ranks.rank() == 0:
+            measured = protocol.gpic(found, against, seed=seed, interval=interval)
+            about = samples.about()
+            told = results.Results(
+                protocol="gpic",
+                metrics=measured.metrics,
+                source=about | {"n": n, "pixels_sha256": found.pixels},
+                reference=against.about,
+                settings={
+                    "n": n,
+                    "seed": seed,
+                    "cfg_scale": about.get("cfg_scale"),
+                    "interpolation": about["interpolation"],
+                    "crop": about["crop"],
+                    "k": protocol.K,
+                    "compared": protocol.COMPARED,
+                    "detector": detector.about(),
+                },
+                weights={"dinov2-l": detector.about()["sha256"]},
+                warnings=measured.warnings,
+                seconds=time.perf_counter() - started,
+                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
+            )
+            path = results.write(folder, told)
+            print(results.table(measured.metrics))
+            print(*(f"warning: {line}" for line in measured.warnings), f"written: {path}", sep="\n")
+        distributed.together()
