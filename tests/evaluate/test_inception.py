@@ -1,4 +1,4 @@
-"""The FID Inception against torch-fidelity's own, and, where the files are in the cache, against the script it is from."""
+"""The FID Inception against torch-fidelity's own, and, where it is in the cache, against the script it is made of."""
 
 import io
 import zipfile
@@ -31,6 +31,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)
         elif isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
