@@ -1,9 +1,15 @@
 """`gear table`: the paper's tables with ours beside them."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from gear.config import Config
+    from gear.figures.paper.found import Result
+    from gear.figures.tables.ours import Number
 
 
 def table(
@@ -46,7 +52,7 @@ def same(recipe: str) -> str:
     return run_of(recipe) if recipe in RECIPES else recipe
 
 
-def joint(number: int) -> list:
+def joint(number: int) -> "list[Config]":
     """The configurations of a table's rows in which tokenizer and generator train together, in their order."""
     from gear.config import Gear, Naive
     from gear.recipes import RECIPES, ROWS
@@ -55,7 +61,7 @@ def joint(number: int) -> list:
     return [config for config in configs if isinstance(config.stage, Gear | Naive)]
 
 
-def measured(used: list) -> list[str]:
+def measured(used: "Sequence[tuple[str, Number]]") -> list[str]:
     """A sentence for each results file that the lines have numbers of: what it was measured on, and what differs from
     the row that it stands in."""
     from gear.recipes import RECIPES
@@ -71,6 +77,8 @@ def measured(used: list) -> list[str]:
             parts.append(
                 f"{r.steps:,} steps" + (f" of the row's {planned:,}" if planned not in (None, r.steps) else "")
             )
+        if number.protocol not in ("reconstruction", "probe") and not knows_scale(r):
+            parts.append("scale of guidance not said, taken as none")
         reference = r.whole.get("reference")
         if isinstance(reference, dict) and (name := reference.get("path") or reference.get("kind")):
             parts.append(f"against {name}")
@@ -78,3 +86,7 @@ def measured(used: list) -> list[str]:
         warned = f"; warnings: {' '.join(map(str, warnings))}" if isinstance(warnings, list) and warnings else ""
         said[f"{number.run} ({r.path}): {number.protocol}, {', '.join(parts)}{warned}."] = None
     return list(said)
+
+
+def knows_scale(result: "Result") -> bool:
+    return result.setting("cfg_scale") is not None or "points" in result.whole

@@ -96,7 +96,7 @@ def _profile(axes: Axes, index: int, name: str, points: Profile) -> None:
     if all(sd is not None for *_, sd in points):
         low, high = ([mean + sign * (sd or 0.0) for _, mean, sd in points] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line(index)["color"], alpha=0.16, lw=0)
-    plot(axes, [(layer, mean) for layer, mean, _ in points], name, marked(index, len(points)))
+    plot(axes, [(float(layer), mean) for layer, mean, _ in points], name, marked(index, len(points)))
 
 
 def _named(probes: Sequence[Result | None]) -> str:

@@ -18,9 +18,9 @@ MOST = 64 << 20  # bytes of a results file; larger ones are something else
 HOW = {  # what makes each kind of file, for messages
     "log": "`gear train RECIPE --out {run}` writes one",
     "watched": "`gear train` writes them with --watch.evaluate-every 1000",
-    "adm": "`gear evaluate {run}` makes one",
-    "probe": "`gear probe {run}` makes one",
-    "sweep": "`gear sweep {run}` makes one",
+    "adm": "`gear evaluate adm {run} --reference REFERENCE` makes one",
+    "probe": "`gear probe {run} --data IMAGES` makes one",
+    "sweep": "`gear evaluate sweep {run} --reference REFERENCE` makes one",
 }
 
 

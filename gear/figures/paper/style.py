@@ -57,6 +57,7 @@ RC: Mapping[str, Any] = {
     "svg.hashsalt": "gear",  # else the names inside an SVG are drawn at random
     "axes.unicode_minus": True,
     "path.simplify": True,
+    "text.parse_math": False,  # a name with two dollar signs is no formula
 }
 
 

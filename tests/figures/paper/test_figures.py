@@ -1,0 +1,201 @@
+"""Each figure holds the numbers of the files, says what it lacks, and is the same file each time."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gear.figures.paper import convergence, depth, dynamics, style, sweep, usage
+from gear.figures.paper.found import NothingToDraw, Run, opened
+from gear.figures.paper.style import Drawing
+
+pytestmark = pytest.mark.usefixtures("drawn")
+
+KINDS: dict[str, Callable[[list[Run]], Drawing]] = {
+    "1": convergence.draw, "3": dynamics.draw, "4": usage.draw, "5": depth.draw, "cfg": sweep.draw
+}  # fmt: skip
+
+
+def pair(runs: Path) -> list[Run]:
+    return opened([runs / "gear-l", runs / "llamagen-repa-l"])
+
+
+def line(axes: Axes, label: str) -> list[list[float]]:
+    (found,) = [drawn for drawn in axes.get_lines() if drawn.get_label() == label]
+    return np.asarray(found.get_xydata()).tolist()
+
+
+def texts(axes: Axes) -> str:
+    return " ".join(text.get_text() for text in axes.texts)
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title("left") for axes in figure.axes]
+
+
+def test_figure_1_has_the_curves_and_the_factor(runs: Path) -> None:
+    drawing = convergence.draw(pair(runs))
+    left, right = drawing.figure.axes
+    found = pair(runs)
+    for run in found:
+        assert line(left, run.name) == [list(point) for point in run.curve("gfid", watched=True)]
+    assert "\N{MULTIPLICATION SIGN} faster" in texts(left)
+    factor = float(re.findall(r"([\d.]+)x\.", drawing.caption)[0])
+    assert 3.5 < factor < 4.2  # four times the rate, by straight lines between evaluations
+    heights = [round(bar.get_height(), 6) for bar in right.patches]
+    assert heights == [9.6, 2.88, 12.0, 3.6]  # gear without, with; the baseline without, with
+    assert "efficientnet_lite1" in drawing.caption
+
+
+def test_figure_1_groups_sizes_of_one_method(runs: Path) -> None:
+    sizes = convergence.of_sizes(opened([runs]))
+    assert list(sizes) == ["gear", "llamagen-repa"]
+    assert sizes["gear"] == {
+        111_000_000: [16.0, pytest.approx(4.8)],
+        343_000_000: [pytest.approx(9.6), pytest.approx(2.88)],
+    }
+
+
+def test_figure_1_takes_the_protocol_where_there_are_steps_of_it(runs: Path) -> None:
+    folder = runs / "gear-l" / "adm-1.0"
+    later = json.loads((folder / "results.json").read_text())
+    later["model"]["steps"], later["metrics"]["gfid"]["value"] = 800_000, 8.0
+    (runs / "gear-l" / "adm-later").mkdir()
+    (runs / "gear-l" / "adm-later" / "results.json").write_text(json.dumps(later))
+    curves, kind = convergence.of_steps(pair(runs))
+    assert curves[0] == [(400_000.0, pytest.approx(9.6)), (800_000.0, 8.0)]
+    assert "ADM" in kind
+
+
+def test_figure_1_does_not_mix_networks(runs: Path) -> None:
+    file = runs / "gear-l" / "evaluations.jsonl"
+    file.write_text(file.read_text().replace("efficientnet_lite1", "inception"))
+    with pytest.raises(ValueError, match="efficientnet_lite1, inception: they do not compare"):
+        convergence.draw(pair(runs))
+
+
+def test_a_run_far_beyond_the_others_is_cut_off_and_said(runs: Path) -> None:
+    file = runs / "gear-b" / "evaluations.jsonl"
+    file.write_text("".join(json.dumps({"step": s, "gfid": 105.0}) + "\n" for s in (100, 200)))
+    drawing = convergence.draw([*pair(runs), *opened([runs / "gear-b"])])
+    assert drawing.figure.axes[0].get_ylim()[1] < 105
+    assert "gear-b: 105 at step 200" in texts(drawing.figure.axes[0])
+    assert "gear-b ends at 105, beyond the frame" in drawing.caption
+
+
+def test_figure_3_has_raw_and_smoothed_losses(runs: Path) -> None:
+    drawing = dynamics.draw(pair(runs))
+    assert titles(drawing.figure) == ["(a) Next-token prediction loss ↓", "(b) Alignment loss ↓"]
+    for axes, key in zip(drawing.figure.axes, ("ntp", "align_hard"), strict=True):
+        raw, smooth = axes.get_lines()[:2]
+        curve = pair(runs)[0].curve(key)
+        assert np.asarray(raw.get_xydata()).tolist() == [list(point) for point in curve]
+        np.testing.assert_allclose(np.asarray(smooth.get_ydata(), float), [y for _, y in curve], atol=2e-3)
+        assert raw.get_alpha() == pytest.approx(0.22)
+    assert re.findall(r"([\d.]+)x\.", drawing.caption) == ["4.0", "4.0"]  # a quarter of the steps, in both
+    assert "20 steps to either side (2 % of the longest run)" in drawing.caption
+
+
+def test_figure_4_has_five_panels_and_the_warm_up(runs: Path) -> None:
+    drawing = usage.draw(opened([runs / "gear-l", runs / "warmup-vq"]))
+    *panels, legend = drawing.figure.axes
+    assert titles(drawing.figure)[:2] == ["(a) Top-1 mass", "(b) Top-10 mass"]
+    for axes, level in zip(panels, (0.01, 0.05, 0.2, 8.0, 2981.0), strict=True):
+        assert {y for _, y in line(axes, "warm-up tokenizer")} == {level}
+    assert line(panels[0], "gear-l") == [[1000.0, 0.01]]  # of the probe, as the log has none
+    assert line(panels[3], "gear-l") == [list(point) for point in pair(runs)[0].curve("codebook_entropy")]
+    assert line(panels[3], "gear-l, probe") == [[1000.0, 8.0]]
+    assert legend.get_legend() is not None
+
+
+def test_figure_4_says_which_command_makes_what_is_not_logged(runs: Path) -> None:
+    (runs / "gear-l" / "probe" / "probe.json").unlink()
+    drawing = usage.draw(opened([runs / "gear-l"]))
+    assert "not in the log" in texts(drawing.figure.axes[0])
+    assert any(re.search(r"no top-1 mass in its log: `gear probe .*gear-l", said) for said in drawing.lacking)
+
+
+def test_figure_5_has_six_panels_with_bands_target_and_tap(runs: Path) -> None:
+    drawing = depth.draw(pair(runs))
+    axes = drawing.figure.axes
+    assert [title[4:] for title in titles(drawing.figure)] == [name for *_, name in depth.PANELS]
+    assert line(axes[1], "gear-l") == [[i, i / 100] for i in range(13)]
+    assert line(axes[4], "gear-l") == [[i, 2 * i / 50] for i in range(13)]
+    assert line(axes[4], "llamagen-repa-l") == [[i, i / 50] for i in range(13)]
+    assert [len(ax.collections) for ax in axes] == [0, 0, 2, 0, 0, 2]  # bands of one standard deviation
+    band = axes[2].collections[0].get_paths()[0].vertices
+    assert sorted({round(float(y), 6) for x, y in np.asarray(band) if x == 0}) == [0.05, 0.15]
+    (level,) = [ax for ax in axes[2].get_lines() if str(ax.get_label()).startswith("the target itself")]
+    assert set(np.asarray(level.get_ydata()).tolist()) == {0.7}
+    assert all(ax.patches[0].get_x() == pytest.approx(3.6) for ax in axes)  # a third of 12 layers
+    assert "k = 10" in drawing.caption
+
+
+def test_figure_5_takes_the_latest_probe(runs: Path) -> None:
+    whole = json.loads((runs / "gear-l/probe/probe.json").read_text())
+    whole["model"]["steps"], whole["similarity"]["generator"] = 500, whole["similarity"]["generator"][:3]
+    (runs / "gear-l" / "a-probe").mkdir()
+    (runs / "gear-l" / "a-probe" / "probe.json").write_text(json.dumps(whole))
+    assert len(line(depth.draw(pair(runs)).figure.axes[0], "gear-l")) == 13
+
+
+def test_the_sweep_marks_the_best_scale(runs: Path) -> None:
+    drawing = sweep.draw(pair(runs))
+    gfid, score, _ = drawing.figure.axes if len(drawing.figure.axes) == 3 else (*drawing.figure.axes, None)
+    assert line(gfid, "gear-l") == [[1.0, 10.0], [1.5, 4.0], [2.0, 6.0]]
+    stars = [np.asarray(drawn.get_xydata()).tolist() for drawn in gfid.get_lines() if drawn.get_marker() == "*"]
+    assert stars == [[[1.5, 4.0]]] * 2
+    assert "gear-l: best Inception Score 300 at 2." in drawing.caption
+    assert score.get_title("left") == "(b) Inception Score ↑"
+
+
+def test_evaluations_at_several_scales_are_a_sweep_too(runs: Path) -> None:
+    (run,) = opened([runs / "gear-b"])
+    assert sweep.scales(run) == {"gfid": [(1.0, 16.0), (1.5, pytest.approx(4.8))]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_without_any_of_it_is_told_the_command(kind: str, runs: Path) -> None:
+    bare = opened([runs / "warmup-vq"])
+    if kind == "4":
+        return
+    with pytest.raises(NothingToDraw, match=r"warmup-vq has no .*: `gear (train|evaluate|probe)"):
+        KINDS[kind](bare)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_the_same_each_time(kind: str, runs: Path, tmp_path: Path) -> None:
+    files = [style.save(KINDS[kind](pair(runs)), tmp_path / name) for name in ("a", "b")]
+    for first, second in zip(*files, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    pdf, png, text = files[0]
+    assert [f.suffix for f in files[0]] == [".pdf", ".png", ".txt"]
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert text.read_text().strip()
+    assert not re.search(rb"CreationDate|ModDate|/Type3", pdf.read_bytes())
+    assert b"/FontFile2" in pdf.read_bytes()  # TrueType, embedded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_cut_off_or_covers_a_title(kind: str, runs: Path, tmp_path: Path) -> None:
+    figure = KINDS[kind](pair(runs)).figure
+    figure.savefig(tmp_path / "x.png")
+    width, height = figure.get_size_inches() * figure.dpi
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    for box in boxes:
+        assert box is not None
+        assert -1 < box.x0 < box.x1 < width + 1
+        assert -1 < box.y0 < box.y1 < height + 1
+    for legend in figure.legends:
+        assert not any(legend.get_window_extent().overlaps(box) for box in boxes if box)
+
+
+def test_runs_differ_without_colour() -> None:
+    looks = [style.marked(i, 100) for i in range(6)]
+    assert len({(str(look["linestyle"]), look["marker"]) for look in looks}) == 6
+    assert len({look["color"] for look in looks}) == 6
