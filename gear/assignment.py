@@ -18,6 +18,10 @@ Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels,
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,6 +31,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 1 << 20  # entries of A held at once: 4 MiB of float32, which a core's caches can serve
+ON_A_GPU = 1 << 26  # where each block is a dozen launches: 256 MiB
+WIDEST = 32  # latent channels that `gear.kernels` makes scores of anew at no cost worth naming
 
 
 def full(t: Tensor) -> Tensor:
@@ -84,6 +90,8 @@ class Assignment:
     def hard(self) -> Int[Tensor, "*N"]:
         """q_i = argmax_k A_ik (eqs. 1 and 7), int64 in [0, K). Ties go to the lower index."""
         z, c, b = _flat(self.z), full(self.codewords), None if self.bias is None else full(self.bias)
+        if (kernels := _kernels(z, c)) is not None:
+            return kernels.statistics(*_over(z, c, b, self.scale, 1.0))[2].long().view(self.z.shape[:-1])
         with exact(z.device):
             q = [_rows(rows, c, b, self.scale).argmax(-1) for rows in z.split(_block(c))]
         return torch.cat(q).view(self.z.shape[:-1])
@@ -91,7 +99,11 @@ class Assignment:
     def soft(self, E: Float[Tensor, "K D"], tau: float) -> Float[Tensor, "*N D"]:
         """u^s_i = softmax(A_i / tau) E (eq. 8). Gradients reach z, the codewords and, if it wants one, E."""
         _above_zero("tau", tau)
-        u = _Soft.apply(_flat(self.z), full(self.codewords), self.bias, full(E), self.scale / tau, 1 / tau)
+        z, c, scale, inverse = _flat(self.z), full(self.codewords), self.scale / tau, 1 / tau
+        if not E.requires_grad and (kernels := _kernels(z, c)) is not None:
+            u = kernels.Soft.apply(*_over(z, c, self.bias, scale, inverse), E, _product(z.device))
+        else:
+            u = _Soft.apply(z, c, self.bias, full(E), scale, inverse)
         return u.view(*self.z.shape[:-1], E.shape[-1])
 
     def straight_through(self, E: Float[Tensor, "K D"], tau: float) -> Float[Tensor, "*N D"]:
@@ -106,8 +118,11 @@ class Assignment:
     def posterior(self, temperature: float) -> Posterior:
         """The entropies and the mean of softmax(A / temperature): what the entropy loss needs."""
         _above_zero("temperature", temperature)
-        scale, inverse = self.scale / temperature, 1 / temperature
-        h, mean = _Posterior.apply(_flat(self.z), full(self.codewords), self.bias, scale, inverse)
+        z, c, scale, inverse = _flat(self.z), full(self.codewords), self.scale / temperature, 1 / temperature
+        if (kernels := _kernels(z, c)) is not None:
+            h, mean = kernels.Posterior.apply(*_over(z, c, self.bias, scale, inverse))
+        else:
+            h, mean = _Posterior.apply(z, c, self.bias, scale, inverse)
         return Posterior(h.view(self.z.shape[:-1]), mean)
 
 
@@ -156,7 +171,30 @@ def _flat(z: Tensor) -> Tensor:
 
 
 def _block(c: Tensor) -> int:
-    return max(1, BLOCK // c.shape[0])
+    return max(1, (ON_A_GPU if c.is_cuda else BLOCK) // c.shape[0])
+
+
+def _kernels(z: Tensor, c: Tensor) -> ModuleType | None:
+    """`gear.kernels` on CUDA, for what it takes; None: the blocks below, which take everything."""
+    if not (z.is_cuda and z.dtype == c.dtype == torch.float32 and z.shape[-1] <= WIDEST):
+        return None
+    return _triton()
+
+
+@cache
+def _triton() -> ModuleType | None:
+    return import_module("gear.kernels") if find_spec("triton") is not None else None
+
+
+def _over(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float) -> tuple[Tensor, Tensor, Tensor | None]:
+    """z and b over the temperature, as the kernels take them."""
+    return z * scale, c, None if b is None else full(b) * inverse
+
+
+def _product(device: torch.device) -> torch.dtype:
+    """Of pi E: as every other product under the same autocast."""
+    low = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if low else torch.float32
 
 
 def _rows(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float = 1.0) -> Tensor:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gear.recompute import Recomputable
+from gear.tokenizer.norm import Norm
 
 
 class Encoder(nn.Module):
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
             for i, (c_in, c_out) in enumerate(pairwise([channels, *widths]))
         )
         self.mid = middle(widths[-1], attention, groups)
-        self.norm_out = norm(widths[-1], groups)
+        self.norm_out = Norm(widths[-1], groups)
         self.conv_out = conv3x3(widths[-1], latent)
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B latent h w"]:
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
         x = self.conv_in(self.fold(x))
         for level in self.conv_blocks:
             x = level(x)
-        return self.conv_out(swish(self.norm_out(self.mid(x))))
+        return self.conv_out(self.norm_out.swish(self.mid(x)))
 
 
 class Decoder(nn.Module):
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
             (Level if i == highest else UpLevel)(c_in, c_out, blocks, attention and i == 0, groups)
             for i, (c_in, c_out) in enumerate(pairwise([widths[0], *widths]))
         )
-        self.norm_out = norm(widths[-1], groups)
+        self.norm_out = Norm(widths[-1], groups)
         self.conv_out = conv3x3(widths[-1], 3 * patch**2)
         self.unfold = nn.PixelShuffle(patch)
 
@@ -94,7 +95,7 @@ class Decoder(nn.Module):
         z = self.mid(self.conv_in(z))
         for level in self.conv_blocks:
             z = level(z)
-        return self.unfold(self.conv_out(swish(self.norm_out(z))))
+        return self.unfold(self.conv_out(self.norm_out.swish(z)))
 
 
 class Residual(Recomputable):
@@ -105,13 +106,13 @@ class Residual(Recomputable):
 
     def __init__(self, c_in: int, c_out: int, groups: int, bias: bool = True):
         super().__init__()
-        self.norm1, self.conv1 = norm(c_in, groups), conv3x3(c_in, c_out, bias)
-        self.norm2, self.conv2 = norm(c_out, groups), conv3x3(c_out, c_out, bias)
+        self.norm1, self.conv1 = Norm(c_in, groups), conv3x3(c_in, c_out, bias)
+        self.norm2, self.conv2 = Norm(c_out, groups), conv3x3(c_out, c_out, bias)
         self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "B c_in h w"]) -> Float[Tensor, "B c_out h w"]:
-        y = self.conv1(swish(self.norm1(x)))
-        y = self.conv2(swish(self.norm2(y)))
+        y = self.conv1(self.norm1.swish(x))
+        y = self.conv2(self.norm2.swish(y))
         y += self.nin_shortcut(x)  # in place: memory never touched before costs more than the sum
         return y
 
@@ -121,7 +122,7 @@ class Attention(Recomputable):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = norm(channels, groups)
+        self.norm = Norm(channels, groups)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
@@ -174,15 +175,6 @@ def middle(channels: int, attention: bool, groups: int) -> nn.Sequential:
     """Residual, attention (if any), residual; the released names are mid.0, mid.1, mid.2."""
     attend = Attention(channels, groups) if attention else nn.Identity()
     return nn.Sequential(Residual(channels, channels, groups), attend, Residual(channels, channels, groups))
-
-
-def swish(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """x sigmoid(x). Overwrites an x that no gradient needs, so x must be nobody else's, as a norm's output is."""
-    return F.silu(x, inplace=not x.requires_grad)
-
-
-def norm(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def conv3x3(c_in: int, c_out: int, bias: bool = True) -> nn.Conv2d:

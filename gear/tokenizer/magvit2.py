@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gear.tokenizer.backbone import Residual, conv3x3, norm, require_multiples, swish
+from gear.tokenizer.backbone import Residual, conv3x3, require_multiples
+from gear.tokenizer.norm import Norm
 
 
 class MAGVIT2Encoder(nn.Module):
@@ -37,7 +38,7 @@ class MAGVIT2Encoder(nn.Module):
             for i, (c_in, c_out) in enumerate(pairwise([channels, *widths]))
         )
         self.mid_block = residuals(widths[-1], widths[-1], blocks, groups)
-        self.norm_out = norm(widths[-1], groups)
+        self.norm_out = Norm(widths[-1], groups)
         self.conv_out = nn.Conv2d(widths[-1], latent, 1)
 
     def forward(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B latent h w"]:
@@ -46,7 +47,7 @@ class MAGVIT2Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(swish(self.norm_out(self.mid_block(x))))
+        return self.conv_out(self.norm_out.swish(self.mid_block(x)))
 
 
 class MAGVIT2Decoder(nn.Module):
@@ -66,7 +67,7 @@ class MAGVIT2Decoder(nn.Module):
             (UpLevel if i else Level)(c_in, c_out, blocks, groups)
             for i, (c_in, c_out) in enumerate(zip(inputs, widths, strict=True))
         )
-        self.norm_out = norm(widths[0], groups)
+        self.norm_out = Norm(widths[0], groups)
         self.conv_out = conv3x3(widths[0], 3)
 
     def forward(self, z: Float[Tensor, "B latent h w"]) -> Float[Tensor, "B 3 H W"]:
@@ -79,7 +80,7 @@ class MAGVIT2Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for adapt, level in zip(reversed(self.adaptive), reversed(self.up), strict=True):
             x = level(adapt(x, z))
-        return self.conv_out(swish(self.norm_out(x)))
+        return self.conv_out(self.norm_out.swish(x))
 
 
 class AdaptiveGroupNorm(nn.Module):
