@@ -39,7 +39,10 @@ def dpg(
     from gear.evaluate.dpg import Answers
     from gear.evaluate.judged import Judged
     from gear.progress import bars
+    from gear.train import distributed
 
+    if distributed.launch().size > 1:
+        raise ValueError("gear evaluate dpg judges in one process: start it without torchrun.")
     started = time.perf_counter()
     on = build.device(Config(device=device))
     asked = prompts.dpg_questions(questions)

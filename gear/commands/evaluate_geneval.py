@@ -36,7 +36,10 @@ def geneval(
     from gear.evaluate.geneval_judge import Mask2Former, Painter
     from gear.evaluate.judged import Judged
     from gear.progress import bars
+    from gear.train import distributed
 
+    if distributed.launch().size > 1:
+        raise ValueError("gear evaluate geneval judges in one process: start it without torchrun.")
     started = time.perf_counter()
     on = build.device(Config(device=device))
     images = layouts.geneval_images(folder)

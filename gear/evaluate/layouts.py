@@ -118,7 +118,9 @@ def _grid(images: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "3 h w"]:
 
 
 def tiles(grid: UInt8[Tensor, "3 h w"]) -> Iterator[UInt8[Tensor, "3 H W"]]:
-    """The four images of a grid."""
+    """The four images of a grid. Raises `LayoutError` for one of odd sides."""
+    if grid.shape[1] % TILES or grid.shape[2] % TILES:
+        raise LayoutError(f"a grid of 2 x 2 images has even sides; this is of {grid.shape[2]} x {grid.shape[1]} px.")
     for row in grid.chunk(TILES, dim=1):
         yield from row.chunk(TILES, dim=2)
 

@@ -147,3 +147,12 @@ def test_other_folders(tmp_path: Path) -> None:
     (tmp_path / "e" / "z.png").rename(tmp_path / "e" / "a.png")
     with pytest.raises(LayoutError, match="cannot be read as an image"):
         command(evaluate_dpg.dpg, tmp_path / "e", "--questions", tmp_path / "q.csv", "--out", tmp_path / "o")
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="geneval judges in one process"):
+        command(evaluate_geneval.geneval, tmp_path)
+    with pytest.raises(ValueError, match="dpg judges in one process"):
+        command(evaluate_dpg.dpg, tmp_path, "--questions", tmp_path / "q.csv")

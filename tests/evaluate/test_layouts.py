@@ -111,3 +111,8 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
         write_flat([Caption("a", "b")], Drawing(), tmp_path / "photos")
     with pytest.raises(LayoutError, match="keys must not hold slashes"):
         write_flat([Caption("../a", "b")], Drawing(), tmp_path / "f")
+
+
+def test_a_grid_of_odd_sides() -> None:
+    with pytest.raises(LayoutError, match="this is of 11 x 10 px"):
+        list(tiles(torch.zeros(3, 10, 11, dtype=torch.uint8)))
