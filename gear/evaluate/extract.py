@@ -152,8 +152,9 @@ def _made(
             hashed: list[Future[None]] = []
             done, digest = first * CHUNK, hashlib.sha256()
             stop = min((last + 1) * CHUNK, n)
-            for pixels in source.batches(done, stop, batch):
-                hashed.append(hashing.submit(digest.update, pixels.cpu().contiguous().numpy().data))
+            for drawn in source.batches(done, stop, batch):
+                pixels = drawn.contiguous()  # in one layout, in which sums round alike
+                hashed.append(hashing.submit(digest.update, pixels.cpu().numpy().data))
                 found = detector(pixels.to(on, non_blocking=True))
                 rows.append(torch.cat([found[name] for name in detector.channels], dim=1))
                 done += len(pixels)

@@ -141,7 +141,7 @@ def test_statistics_without_images_are_refused(tmp_path: Path):
         ("sigma_s", np.full((4, 4), np.nan), "sigma_s holds NaN"),
     ],
 )
-def test_moments_of_another_kind_are_refused(key: str, value: np.ndarray, said: str, tmp_path: Path):
+def test_moments_of_another_kind_are_refused(key: str, value: Any, said: str, tmp_path: Path):
     np.savez(tmp_path / "x.npz", **arrays() | {key: value})
     with pytest.raises(DataError, match=said):
         opened(tmp_path / "x.npz", (8, 8))

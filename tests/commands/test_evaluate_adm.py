@@ -1,0 +1,170 @@
+"""`gear evaluate adm` end to end, on a run of the smallest kind and a stand-in for the Inception network."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gear import run
+from gear.commands import drawing
+from gear.commands.drawing import Drawn
+from gear.commands.evaluate_adm import adm
+from gear.data import DataError
+from gear.data.writing import save_npz
+from gear.evaluate import inception, reference, results
+from gear.generator.sampling import LANES
+from gear.weights import MissingWeight
+
+
+class Small(nn.Module):
+    """Means over the image and its quarters in place of Inception's features."""
+
+    name = "small"
+    calls = 0
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.channels = {"pool": 6, "spatial": 12, "logits": 3}
+        self.file = Path("small.pth")
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        type(self).calls += len(pixels)
+        x = pixels.float() / 255
+        quarters = nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        means = x.mean((2, 3))
+        return {"pool": torch.cat([means, x.std((2, 3))], 1), "spatial": quarters, "logits": 5 * means}
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "sha256": "00"}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(inception, "opened", Small)
+    monkeypatch.setattr(reference, "SIZES", {"pool": 6, "spatial": 12})
+    monkeypatch.setattr(Small, "calls", 0)
+    monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "cache"))
+
+
+def pixels(source: Any, size: int, n: int) -> Tensor:
+    return torch.cat(list(source.batches(0, n, size)))
+
+
+def test_samples_are_those_of_gear_sample_whatever_the_batch(trained: Path):
+    from gear.inference import draw
+
+    pair = run.load(trained, "cpu")
+    source = Drawn(pair, 70, seed=3, cfg_scale=2.0)
+    whole = pixels(source, 64, 70)
+    labels = source.labels
+    wanted = draw(pair, labels, 3, cfg_scale=2.0)
+    assert torch.equal(whole, wanted)
+    assert torch.equal(pixels(source, 7, 70), whole)
+    assert torch.equal(torch.cat(list(source.batches(LANES + 5, 69, 10))), whole[LANES + 5 : 69])
+    assert torch.equal(pixels(Drawn(pair, 40, seed=3, cfg_scale=2.0), 64, 40), whole[:40])
+    assert labels.bincount().tolist() == [35, 35]
+    assert not torch.equal(pixels(Drawn(pair, 40, seed=4, cfg_scale=2.0), 64, 40), whole[:40])
+
+
+def test_what_is_drawn_otherwise_is_another_source(trained: Path):
+    pair = run.load(trained, "cpu")
+    about = Drawn(pair, 8, seed=0).about()
+    others = [Drawn(pair, 8, seed=1), Drawn(pair, 8, cfg_scale=3.0), Drawn(pair, 8, top_k=2)]
+    others += [Drawn(pair, 8, classes=("disc",)), Drawn(pair, 8, cfg_interval=(0, 2))]
+    assert all(other.about() != about for other in others)
+    tensors = dict(pair.checkpoint.tensors)
+    name = next(name for name in tensors if name.startswith("generator_ema.") and tensors[name].is_floating_point())
+    tensors[name] = tensors[name] + 1
+    moved = replace(pair, checkpoint=replace(pair.checkpoint, tensors=tensors))
+    assert Drawn(moved, 8).about()["weights_sha256"] != about["weights_sha256"]
+
+
+def test_a_run_is_measured_and_again_without_work(trained: Path, images_folder: Path, tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    adm(str(trained), str(images_folder), n=40, cfg_scale=1.5, seed=2, out=out, device="cpu")
+    calls, found = Small.calls, results.read(out)
+    assert calls == 40 + 8
+    assert list(found["metrics"]) == ["gfid", "sfid", "inception_score", "precision", "recall", "kid"]
+    assert found["protocol"] == "adm"
+    assert (found["settings"]["n"], found["settings"]["seed"], found["settings"]["cfg_scale"]) == (40, 2, 1.5)
+    assert found["reference"]["kind"] == "folder"
+    assert found["reference"]["resolution"] == found["source"]["resolution"] == [32, 32]
+    assert found["weights"] == {"small.pth": "00"}
+    assert found["model"]["name"] == "tiny"
+    assert (found["model"]["stage"], found["model"]["steps"]) == ("gear", 6)
+    shown = capsys.readouterr().out
+    assert "gfid" in shown
+    assert "warning: gfid, sfid: of 40 samples" in shown
+
+    adm(str(trained), str(images_folder), n=40, cfg_scale=1.5, seed=2, out=out, device="cpu")
+    assert Small.calls == calls  # all of it is kept
+    again = results.read(out)
+    assert again["metrics"] == found["metrics"]
+    assert again["source"]["pixels_sha256"] == found["source"]["pixels_sha256"]
+
+
+def test_saved_samples_measure_as_those_drawn_live(trained: Path, images_folder: Path, tmp_path: Path):
+    adm(str(trained), str(images_folder), n=40, out=tmp_path / "live", device="cpu", intervals=False)
+    drawn = pixels(Drawn(run.load(trained, "cpu"), 40), 64, 40)
+    save_npz(drawn, tmp_path / "samples.npz")
+    where = str(tmp_path / "samples.npz")
+    adm(where, str(images_folder), out=tmp_path / "saved", device="cpu", intervals=False)
+    live, saved = (results.read(tmp_path / name) for name in ("live", "saved"))
+    assert live["metrics"] == saved["metrics"]
+    assert live["source"]["pixels_sha256"] == saved["source"]["pixels_sha256"]
+    assert (
+        live["source"]["pixels_sha256"]
+        == hashlib.sha256(hashlib.sha256(drawn.numpy().tobytes()).hexdigest().encode()).hexdigest()
+    )
+    assert (saved["settings"]["n"], saved["model"]) == (40, None)
+
+
+def test_results_go_into_the_run_by_default(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    source = drawing.opened(str(trained), 4, device="cpu")
+    assert drawing.folder_of(source, str(trained)) == trained / "evaluations"
+    images = drawing.opened("builtin", 4, device="cpu")
+    assert drawing.folder_of(images, "builtin") == Path("evaluations") / "builtin"
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+def test_a_reference_of_another_resolution_is_refused_before_anything_is_drawn(trained: Path, tmp_path: Path):
+    np.savez(tmp_path / "x.npz", np.full((4, 16, 16, 3), 200, np.uint8))
+    with pytest.raises(DataError, match=r"is of 16 x 16 px and the samples of 32 x 32 px"):
+        adm(str(trained), str(tmp_path / "x.npz"), n=8, out=tmp_path / "out", device="cpu")
+    assert Small.calls == 0
+
+
+def test_options_of_a_model_are_refused_for_images(images_folder: Path):
+    with pytest.raises(ValueError, match="holds images, not a model: cfg_scale cannot be given"):
+        adm(str(images_folder), "builtin", cfg_scale=2.0, resolution=32, device="cpu")
+
+
+def test_options_out_of_range_are_refused_at_once(trained: Path):
+    with pytest.raises(ValueError, match="cfg_scale must be 0 or more"):
+        adm(str(trained), "builtin", cfg_scale=-1.0, device="cpu")
+    with pytest.raises(ValueError, match="seed must be from 0"):
+        adm(str(trained), "builtin", seed=-1, device="cpu")
+
+
+def test_samples_that_are_all_alike_are_refused(tmp_path: Path, images_folder: Path):
+    for i in range(6):
+        Image.new("RGB", (32, 32), "red").save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="all 6 samples are the same image"):
+        adm(str(tmp_path), str(images_folder), out=tmp_path / "out", device="cpu")
+
+
+def test_missing_weights_are_said_first(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("GEAR_CACHE", "/nowhere")
+    with pytest.raises(MissingWeight, match="gear fetch inception-fid"):
+        adm(str(trained), "/no/reference", device="cpu")
