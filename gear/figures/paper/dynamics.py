@@ -16,7 +16,7 @@ def draw(runs: Sequence[Run], against: str | None = None) -> Drawing:
     """Raises `NothingToDraw` where no run has logged either loss."""
     lacking = [run.lacks("log", "loss of a generator in its log") for run in runs if due(run) and not any(losses(run))]
     runs = [run for run in runs if any(losses(run))] or runs
-    curves = {key: [run.curve(key) for run in runs] for key, *_ in PANELS}
+    curves = {key: [losses(run)[i] for run in runs] for i, (key, *_) in enumerate(PANELS)}
     if not any(curve for found in curves.values() for curve in found):
         raise NothingToDraw(" ".join(run.lacks("log", "loss of a generator in its log") for run in runs))
     last = max(curve[-1][0] for found in curves.values() for curve in found if curve)
@@ -31,13 +31,17 @@ def draw(runs: Sequence[Run], against: str | None = None) -> Drawing:
         steps(ax, last)
         ax.set_ylabel(unit)
         title(ax, letter, f"{name[0].upper()}{name[1:]} loss", -1)
-        lacking += [run.lacks("log", f"{name} loss") for run, c in zip(runs, curves[key], strict=True) if not c]
+        lacking += [
+            run.lacks("log", f"{name} loss") for run, c in zip(runs, curves[key], strict=True) if not c and run.aligned
+        ]
     legend(figure, axes)
     return Drawing("figure3", figure, " ".join(c for c in captions if c), tuple(lacking))
 
 
 def losses(run: Run) -> list[list[tuple[float, float]]]:
-    return [run.curve(key) for key, *_ in PANELS]
+    """Of each panel; empty for an alignment that is 0 throughout, as it is logged where there is none."""
+    curves = [run.curve(key) for key, *_ in PANELS]
+    return [curve if any(y for _, y in curve) else [] for curve in curves]
 
 
 def due(run: Run) -> bool:

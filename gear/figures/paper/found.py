@@ -6,6 +6,7 @@ JSON alone is read, with the standard library. Files are those of `gear.train.lo
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,11 @@ class Run:
         return said.lower() if isinstance(said, str) else None
 
     @property
+    def aligned(self) -> bool:
+        """Whether its generator is aligned to a target, as far as is known."""
+        return _mapping(self.config.get("stage")).get("lam") != 0
+
+    @property
     def tap(self) -> int | None:
         """The block that is aligned: of the configuration, else of a probe's settings."""
         generator = _mapping(self.config.get("generator"))
@@ -91,7 +97,7 @@ class Run:
 
     def lacks(self, kind: str, what: str) -> str:
         """A sentence on what it does not have, and what makes it."""
-        return f"{self.name} has no {what}: {HOW[kind].format(run=self.path)}."
+        return f"{self.name} has no {what}: {HOW[kind].format(run=shlex.quote(str(self.path)))}."
 
     def curve(self, *keys: str, watched: bool = False) -> list[tuple[float, float]]:
         """(step, value) of each log line that has a finite value under the first of the keys that any line has."""

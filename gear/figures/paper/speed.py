@@ -67,11 +67,12 @@ def reached(curve: Curve, baseline: Curve) -> Reached | None:
 
 def baseline(runs: Sequence[Run], named: str | None = None) -> int:
     """The index of the run that others are compared with: the one of that name, where it is among them, else the first
-    on a frozen tokenizer, else the first."""
+    on a frozen tokenizer, an aligned one (LlamaGen-REPA) before others, else the first."""
     names = [run.name for run in runs]
     if named in names:
         return names.index(named)
-    return next((i for i, run in enumerate(runs) if run.stage == "frozen"), 0)
+    frozen = [i for i, run in enumerate(runs) if run.stage == "frozen"]
+    return next((i for i in frozen if runs[i].aligned), next(iter(frozen), 0))
 
 
 def said(name: str, found: Reached | None, base: str, what: str) -> str:

@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 WARM, QUIET, RULE = "#56b4e9", "#5a616b", "#d9dde2"  # the warm-up's level; targets and notes; the grid
 COLUMN, TEXT = 3.35, 6.9  # inches: one column of a two-column page, and its whole width
 HATCH = "/////"
-LETTER, HANDLE = 0.058, 0.45  # inches in a legend: of a letter, about, and of a sample with its spaces
+LETTER, HANDLE, ROW = 0.058, 0.45, 0.14  # inches in a legend: of a letter, about, of a sample with its spaces, of a row
 RC: Mapping[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same letters everywhere
@@ -142,6 +142,7 @@ def legend(figure: Figure, axes: Sequence[Axes], spare: Axes | None = None) -> N
     columns = len(widths)
     if sum(widths) > figure.get_figwidth():
         columns = max(1, int(figure.get_figwidth() / max(widths)))
+    figure.set_figheight(figure.get_figheight() + ROW * (-(-len(widths) // columns) - 1))
     figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, columnspacing=1.4)
 
 
@@ -154,7 +155,9 @@ def arrow(axes: Axes, found: Reached, last: float, colour: str) -> None:
     text = f"{found.factor:.1f}\N{MULTIPLICATION SIGN} faster"
     look = {"color": colour, "fontsize": 7, "fontweight": "bold", "ha": "left", "va": "bottom", "zorder": 5}
     halo = [withStroke(linewidth=2.4, foreground="white")]  # curves behind stay seen, and do not cross the letters
-    place = (found.step, found.level), (9, 3 + 9 * before)
+    late = found.step > 0.6 * axes.get_xlim()[1]  # where there is no room to its right
+    place = (last if late else found.step, found.level), (0 if late else 9, 3 + 9 * before)
+    look |= {"ha": "right"} if late else {}
     axes.annotate(text, *place, textcoords="offset points", path_effects=halo, **look)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gear.figures.paper.found import NothingToDraw, Run, finite
-from gear.figures.paper.style import MARKERS, TEXT, WARM, Drawing, empty, legend, line, marked, panels, plot, title
+from gear.figures.paper.style import MARKERS, TEXT, WARM, Drawing, legend, line, marked, panels, plot, title
 from gear.figures.paper.style import steps as step_axis
 
+COLUMNS = 3
 PANELS = (  # of a probe's codebook, keys of the log, title
     ("top1", ("codebook_top1", "top1"), "Top-1 mass"),
     ("top10", ("codebook_top10", "top10"), "Top-10 mass"),
@@ -32,14 +33,14 @@ def draw(runs: Sequence[Run]) -> Drawing:
     if not any(curve or points for found in drawn.values() for curve, points in found):
         raise NothingToDraw(" ".join(run.lacks("probe", "codebook usage") for run in trained))
     last = max(x for found in drawn.values() for pair in found for points in pair for x, _ in points)
-    figure, axes = panels(2, 3, TEXT, 3.7)
+    shown = [panel for panel in PANELS if any(curve or points for curve, points in drawn[panel[0]])]
+    rows = -(-(len(shown) + 1) // COLUMNS)  # one place is the legend's
+    figure, axes = panels(rows, COLUMNS, TEXT, 1.85 * rows)
     lacking, seen = [run.lacks("probe", "codebook usage") for run in bare if run.log or not run.results], False
-    for ax, letter, (key, _, name) in zip(axes, "abcde", PANELS, strict=False):
+    missing = ", ".join(name.lower() for key, _, name in PANELS if key not in [key for key, *_ in shown])
+    lacking += [run.lacks("probe", f"{missing} in its log") for run in trained if missing]
+    for ax, letter, (key, _, name) in zip(axes, "abcde", shown, strict=False):
         title(ax, letter, name)
-        if not any(curve or points for curve, points in drawn[key]):
-            empty(ax, "not in the log;\nprobe checkpoints")
-            lacking += [run.lacks("probe", f"{name.lower()} in its log") for run in trained]
-            continue
         step_axis(ax, last)
         for i, (run, (curve, points)) in enumerate(zip(trained, drawn[key], strict=True)):
             if curve:
@@ -54,7 +55,9 @@ def draw(runs: Sequence[Run]) -> Drawing:
                 ax.axhline(value, color=WARM, ls=(0, (4, 2)), lw=1.3, label="warm-up tokenizer", zorder=1.5)
             else:
                 lacking.append(run.lacks("probe", f"{name.lower()}, the warm-up's level"))
-    legend(figure, axes[3:5] + axes[:3], spare=axes[5])
+    legend(figure, axes[len(shown) - 1 :: -1], spare=axes[len(shown)])
+    for ax in axes[len(shown) + 1 :]:
+        ax.set_axis_off()
     caption = "Usage of the codebook by hard indices: lines as logged, each point the steps since the one before"
     caption += "; open markers: probes of checkpoints." if seen else "."
     caption += " Dashed: the warm-up tokenizer." if warm else ""

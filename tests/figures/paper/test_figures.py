@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gear.figures.paper import convergence, depth, dynamics, style, sweep, usage
 from gear.figures.paper.found import NothingToDraw, Run, opened
@@ -47,7 +48,7 @@ def test_figure_1_has_the_curves_and_the_factor(runs: Path) -> None:
     assert "\N{MULTIPLICATION SIGN} faster" in texts(left)
     factor = float(re.findall(r"([\d.]+)x\.", drawing.caption)[0])
     assert 3.5 < factor < 4.2  # four times the rate, by straight lines between evaluations
-    heights = [round(bar.get_height(), 6) for bar in right.patches]
+    heights = [round(bar.get_height(), 6) for bar in right.patches if isinstance(bar, Rectangle)]
     assert heights == [9.6, 2.88, 12.0, 3.6]  # gear without, with; the baseline without, with
     assert "efficientnet_lite1" in drawing.caption
 
@@ -101,6 +102,14 @@ def test_figure_3_has_raw_and_smoothed_losses(runs: Path) -> None:
     assert "20 steps to either side (2 % of the longest run)" in drawing.caption
 
 
+def test_a_run_without_alignment_is_not_in_its_panel(runs: Path) -> None:
+    """Its log has zeros there."""
+    file = runs / "llamagen-repa-l" / "log.jsonl"
+    file.write_text(re.sub(r'"align_hard": [-\d.e]+', '"align_hard": 0.0', file.read_text()))
+    right = dynamics.draw(pair(runs)).figure.axes[1]
+    assert [drawn.get_label() for drawn in right.get_lines()] == ["_raw", "gear-l"]
+
+
 def test_figure_4_has_five_panels_and_the_warm_up(runs: Path) -> None:
     drawing = usage.draw(opened([runs / "gear-l", runs / "warmup-vq"]))
     *panels, legend = drawing.figure.axes
@@ -116,8 +125,9 @@ def test_figure_4_has_five_panels_and_the_warm_up(runs: Path) -> None:
 def test_figure_4_says_which_command_makes_what_is_not_logged(runs: Path) -> None:
     (runs / "gear-l" / "probe" / "probe.json").unlink()
     drawing = usage.draw(opened([runs / "gear-l"]))
-    assert "not in the log" in texts(drawing.figure.axes[0])
-    assert any(re.search(r"no top-1 mass in its log: `gear probe .*gear-l", said) for said in drawing.lacking)
+    assert titles(drawing.figure)[:2] == ["(a) Usage entropy, nats", "(b) Effective size exp(H)"]
+    (said,) = drawing.lacking
+    assert re.search(r"no top-1 mass, top-10 mass, top-100 mass in its log: `gear probe .*gear-l", said)
 
 
 def test_figure_5_has_six_panels_with_bands_target_and_tap(runs: Path) -> None:
@@ -132,7 +142,8 @@ def test_figure_5_has_six_panels_with_bands_target_and_tap(runs: Path) -> None:
     assert sorted({round(float(y), 6) for x, y in np.asarray(band) if x == 0}) == [0.05, 0.15]
     (level,) = [ax for ax in axes[2].get_lines() if str(ax.get_label()).startswith("the target itself")]
     assert set(np.asarray(level.get_ydata()).tolist()) == {0.7}
-    assert all(ax.patches[0].get_x() == pytest.approx(3.6) for ax in axes)  # a third of 12 layers
+    spans = [patch for ax in axes for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert [round(span.get_x() + span.get_width() / 2, 6) for span in spans] == [4.0] * 6  # a third of 12 layers
     assert "k = 10" in drawing.caption
 
 

@@ -1,5 +1,6 @@
 """Smoothing against a fit at each point by itself, and speed-ups by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,6 @@ def test_the_baseline_is_the_named_run_else_the_frozen_one_else_the_first(runs: 
     assert baseline(found, "gear-l") == 0
     assert baseline(found, "not among these") == 1
     assert baseline(found[:1]) == 0
+    plain = replace(found[1], config={"stage": {"kind": "Frozen", "lam": 0.0}})
+    assert baseline([plain, *found]) == 2  # LlamaGen-REPA before LlamaGen
+    assert baseline([found[0], plain]) == 1

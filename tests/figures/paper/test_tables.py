@@ -211,6 +211,13 @@ def test_a_run_that_is_no_row_has_its_own_lines(write: Written) -> None:
     assert texts(lines_of(14, guided)[-1])[:2] == ["1.75", "9.000"]
 
 
+def test_ours_do_not_take_the_papers_mark(write: Written) -> None:
+    lines = lines_of(8, made(write, "mine", "adm", "gear-l", gfid=1.0))
+    ours_of = below(lines, "+GEAR (Ours)")
+    assert [line.cells[1].mark for line in lines if line.origin == "paper"] == ["", "best"] * 3
+    assert (ours_of.origin, ours_of.cells[1]) == ("mine", Cell("1.000"))  # alone: there is nothing to compare
+
+
 def test_table_4_reads_probes_of_two_tokenizers(write: Written) -> None:
     def probed(name: str, recipe: str, shift: float, stage: str) -> Path:
         levels = {level: {"cka": 0.1 + shift, "cknna": 0.2 + shift} for level in ("image", "patch")}
