@@ -2,18 +2,14 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gear.config import Config, Gear, Naive
 from gear.figures.paper.found import opened
-from gear.figures.tables import ours, settings
-from gear.figures.tables.latex import latex
-from gear.figures.tables.markdown import markdown
+from gear.figures.tables import ours
 from gear.figures.tables.table import NOT_RUN, NUMBERS, Cell, Line, load, marked, value
 from gear.recipes import RECIPES, ROWS, run_of
 
@@ -244,76 +240,3 @@ def test_equal_values_share_the_mark() -> None:
     table = load(7)
     lines = [Line("a", tuple(Cell(t) for t in ["x", v, *[NOT_RUN] * 7]), "all") for v in ("1.000", "1.000", "2.000")]
     assert [line.cells[1].mark for line in marked(table, lines)] == ["best", "best", ""]
-
-
-# ------------------------------------------------------------------------------------------------------------ settings
-
-
-def joint(number: int) -> list[Config]:
-    configs = [RECIPES[name]() for name, row in ROWS.items() if row.table == number]
-    return [config for config in configs if isinstance(config.stage, Gear | Naive)]
-
-
-def test_our_settings_are_the_papers() -> None:
-    """Except where the project decided otherwise, or has no such setting."""
-    differ = {}
-    for number in (15, 16, 17):
-        lines = settings.lines(load(number), joint)
-        for paper, here in zip(lines[::2], lines[1::2], strict=True):
-            for a, b in zip(texts(paper)[1:], texts(here)[1:], strict=True):
-                if sorted(a.split(", ")) != sorted(b.split(", ")):
-                    differ[number, texts(paper)[0]] = (a, b)
-    assert {key: pair for key, pair in differ.items() if pair[1] != "\N{EN DASH}"} == {
-        (15, "Tokenizer init."): ("✗", "✗, ✓"),
-        (16, "torch.compile"): ("✓", "✗"),
-        (17, "torch.compile"): ("✓", "✗"),
-        (17, "Align layer"): ("12", "8"),  # of L; LlamaGen-1B is not built
-    }
-    missing = {name for (number, name), (_, here) in differ.items() if here == "\N{EN DASH}"}
-    assert missing == {
-        "AR model", "Training data", "Text length", "Attention", "AR initialization", "Schedule", "Text encoder",
-        "LR schedule",
-    }  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------------------- rendering
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_both_formats_have_every_number(number: int) -> None:
-    table = load(number)
-    lines = settings.lines(table, joint) if table.whole.get("settings") else lines_of(number)
-    drawn, printed = markdown(table, lines, ["a remark"]), latex(table, lines, ["a remark"])
-    rows = [line for line in drawn.splitlines() if line.startswith("|")]
-    assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} == {len(table.columns) + 3}
-    assert len({len(row) for row in rows}) == 1  # padded
-    body = printed.partition(r"\midrule")[2]
-    for line in lines:
-        for text in texts(line):
-            if value(text) is not None:
-                assert text.split(" ")[0].rstrip("*") in body
-    for row in printed.splitlines():
-        if row.endswith(r"\\") and "multicolumn" not in row:
-            assert len(re.findall(r"(?<!\\)&", row)) == len(table.columns), row
-    assert printed.count("{") == printed.count("}")
-    assert printed.isascii()
-    assert printed.endswith("% a remark")
-    assert "- a remark" in drawn
-
-
-def test_marks_and_arrows_in_both_formats() -> None:
-    drawn, printed = markdown(load(5), lines_of(5)), latex(load(5), lines_of(5))
-    assert "**9.153**" in drawn
-    assert "<u>10.630</u>" in drawn
-    assert "gFID↓" in drawn
-    assert r"\textbf{9.153}" in printed
-    assert r"\underline{10.630}" in printed
-    assert r"gFID$\downarrow$" in printed
-    assert rf"\multicolumn{{8}}{{c}}{{\emph{{{NOT_RUN}}}}}" in printed
-    assert r"**0.68\***" in markdown(load(1), lines_of(1))
-
-
-def test_names_of_runs_are_escaped() -> None:
-    line = Line("a_b|c & 50%", tuple(Cell(t) for t in ["x", *["1.000"] * 8]), "all")
-    assert r"a\_b$|$c \& 50\% & x" in latex(load(7), [line])
-    assert r"a_b\|c & 50%" in markdown(load(7), [line])
