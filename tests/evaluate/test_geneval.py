@@ -154,3 +154,11 @@ def test_the_score_is_the_mean_over_tasks() -> None:
         "counting": (pytest.approx(1 / 3), 3),
         "color_attribution": (1.0, 1),
     }
+
+
+def test_a_position_must_be_right_to_each_of_the_group() -> None:
+    two = wanted("position", [{"class": "cat", "count": 2}, DOG | {"position": ["left of", 0]}])
+    dog = found("dog", box=(100.0, 0.0, 120.0, 20.0))
+    cats = [found("cat", box=(x, 0.0, x + 20, 20.0)) for x in (0.0, 200.0, 300.0)]
+    assert judge([dog, cats[1], cats[2]], two, no_colours).correct
+    assert not judge([dog, cats[0], cats[2]], two, no_colours).correct
