@@ -77,8 +77,8 @@ def adm(
     where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
     with distributed.joined(on):
         detector = inception.opened().to(on)
-        samples = drawing.opened(source, n, seed=seed, **where, **options)
-        with distributed.first_here():  # it may prepare a data set
+        with distributed.first_here():  # a data set may have to be prepared
+            samples = drawing.opened(source, n, seed=seed, **where, **options)
             against = references.opened(
                 reference, samples.resolution, interpolation, n=n_reference, other_resolution=other_resolution
             )

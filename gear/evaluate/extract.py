@@ -99,12 +99,14 @@ def features(
     batch: int | None = None,
     title: str = "features",
     count: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
 ) -> Stored:
     """The features of the first n images of `source`. Every rank must call it.
 
     store: the folder whose chunks are continued, if they are of this detector and these images; None: in memory.
     batch: images in one pass, which must divide `CHUNK`; None: by the device. count: features whose moments are taken
-    along the way. Raises `FeatureError` for n out of range, and for features that are not finite, before they are kept.
+    along the way. only: features to keep; None: all. Raises `FeatureError` for n out of range, and for features that
+    are not finite, before they are kept.
     """
     on = next(iter(detector.parameters())).device
     batch = BATCH.get(on.type, 64) if batch is None else batch
@@ -112,12 +114,13 @@ def features(
         raise FeatureError(f"n must be from 1 to the {len(source)} images there are; it is {n}.")
     if batch < 1 or CHUNK % batch:
         raise FeatureError(f"batch must divide {CHUNK}; it is {batch}.")
-    keep = _Keep(store and store / _key(detector, source), detector, n)
+    channels = {name: width for name, width in detector.channels.items() if only is None or name in only}
+    keep = _Keep(store and store / _key(detector, source, channels), detector.name, channels, n)
     todo = told([i for i in range(len(keep)) if not keep.has(i)] if ranks.rank() == 0 else None)
     turns = -(-len(todo) // ranks.size())
     mine = todo[ranks.rank() * turns : (ranks.rank() + 1) * turns]
-    made = _made(detector, source, mine, n, batch, on)
-    moments = {name: Moments(detector.channels[name]) for name in count}
+    made = _made(detector, source, mine, n, batch, on, list(channels))
+    moments = {name: Moments(channels[name]) for name in count}
     with bars() as shown, ThreadPoolExecutor(1, "features") as writer:
         shown.disable = shown.disable or ranks.rank() > 0
         bar = shown.add_task(title, total=n, completed=n - keep.images(todo), note="")
@@ -132,7 +135,7 @@ def features(
         if pending is not None:
             pending.result()
     if ranks.rank() > 0:
-        return Stored(0, detector.channels, keep.read, [])
+        return Stored(0, channels, keep.read, [])
     return keep.stored({} if len(todo) < len(keep) else moments)
 
 
@@ -143,7 +146,13 @@ class _Chunk:
 
 
 def _made(
-    detector: Detector, source: ImageSource, chunks: list[int], n: int, batch: int, on: torch.device
+    detector: Detector,
+    source: ImageSource,
+    chunks: list[int],
+    n: int,
+    batch: int,
+    on: torch.device,
+    names: list[str],
 ) -> Iterator[_Chunk]:
     """Chunks by their numbers. Those that follow each other are one pass over the source, which is not held up."""
     with ThreadPoolExecutor(1, "digests") as hashing:
@@ -156,7 +165,7 @@ def _made(
                 pixels = drawn.contiguous()  # in one layout, in which sums round alike
                 hashed.append(hashing.submit(digest.update, pixels.cpu().numpy().data))
                 found = detector(pixels.to(on, non_blocking=True))
-                rows.append(torch.cat([found[name] for name in detector.channels], dim=1))
+                rows.append(torch.cat([found[name] for name in names], dim=1))
                 done += len(pixels)
                 if done % CHUNK == 0 or done == stop:
                     for each in hashed:
@@ -190,8 +199,8 @@ def _exchanged(
 class _Keep:
     """The chunks of n images: files in `folder`, or in memory."""
 
-    def __init__(self, folder: Path | None, detector: Detector, n: int):
-        self.folder, self.n, self.channels, self.name = folder, n, detector.channels, detector.name
+    def __init__(self, folder: Path | None, name: str, channels: dict[str, int], n: int):
+        self.folder, self.n, self.channels, self.name = folder, n, channels, name
         self.memory: dict[int, Arrays] = {}
         self.digests: dict[int, str] = {}
 
@@ -244,10 +253,10 @@ class _Keep:
         return self.folder / f"{i:06d}.safetensors"
 
 
-def _key(detector: Detector, source: ImageSource) -> str:
+def _key(detector: Detector, source: ImageSource, channels: dict[str, int]) -> str:
     """A folder for what these images look like to this detector, however many of them."""
     about = {name: value for name, value in source.about().items() if name != "n"}
-    text = json.dumps([1, CHUNK, detector.about(), about], sort_keys=True)
+    text = json.dumps([1, CHUNK, detector.about(), list(channels.items()), about], sort_keys=True)
     return f"{detector.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

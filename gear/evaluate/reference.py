@@ -99,7 +99,9 @@ def measured(reference: Reference, detector: Detector, *, seed: int = 0, batch: 
     n = reference.about["n"]
     wanted = ("pool", "spatial") if reference.moments is None else ()
     store = cache.directory() / "features"
-    found = features(detector, reference.source, n, store, batch=batch, title="reference", count=wanted)
+    found = features(
+        detector, reference.source, n, store, batch=batch, title="reference", count=wanted, only=("pool", *wanted)
+    )
     if ranks.rank() > 0:
         return Measured({}, np.zeros((0, detector.channels["pool"]), np.float32), reference.about)
     rows = np.sort(np.random.default_rng(seed).permutation(n)[:COMPARED])

