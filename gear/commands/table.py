@@ -8,8 +8,13 @@ from tyro.conf import Positional
 
 if TYPE_CHECKING:
     from gear.config import Config
-    from gear.figures.paper.found import Result
+    from gear.figures.paper.found import Result, Run
     from gear.figures.tables.ours import Number
+
+ANYWAY = (  # fields that do not move a number, or of which the results speak themselves
+    *("device", "log_every", "save_every", "keep_last", "keep_every", "engine", "guards", "watch", "sampling"),
+    *("data.path", "data.workers", "tokenizer.init", "generator.init"),
+)
 
 
 def table(
@@ -40,8 +45,9 @@ def table(
     if chosen.whole.get("settings"):
         lines, remarks = settings.lines(chosen, joint), []
     else:
-        lines, used = ours.lines(chosen, opened(runs, labels) if runs else [], same)
-        remarks = measured(used)
+        found = opened(runs, labels) if runs else []
+        lines, used = ours.lines(chosen, found, same)
+        remarks = [*measured(used), *changed(used, found)]
     print({"markdown": markdown, "latex": latex}[format](chosen, lines, remarks))
 
 
@@ -85,6 +91,22 @@ def measured(used: "Sequence[tuple[str, Number]]") -> list[str]:
         warnings = r.whole.get("warnings")
         warned = f"; warnings: {' '.join(map(str, warnings))}" if isinstance(warnings, list) and warnings else ""
         said[f"{number.run} ({r.path}): {number.protocol}, {', '.join(parts)}{warned}."] = None
+    return list(said)
+
+
+def changed(used: "Sequence[tuple[str, Number]]", runs: "Sequence[Run]") -> list[str]:
+    """A sentence for each run that stands in a row whose recipe it has not kept to: fields that could move a number."""
+    from gear.config_json import differences, read
+    from gear.figures.paper.found import CONFIG
+    from gear.recipes import RECIPES
+
+    said: dict[str, None] = {}
+    folders = {run.name: run.path for run in runs if run.config}
+    for recipe, number in used:
+        if recipe in RECIPES and number.run in folders:
+            found = differences(RECIPES[recipe](), read(folders[number.run] / CONFIG))
+            if fields := [line for line in found if not line.startswith(ANYWAY)]:
+                said[f"{number.run} is not {recipe} as it stands: {'; '.join(fields)}."] = None
     return list(said)
 
 

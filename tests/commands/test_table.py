@@ -1,6 +1,7 @@
 """`gear table`: the paper's numbers and ours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 import tyro
 
 from gear.commands.table import table
+from gear.config import Gear
+from gear.config_json import to_json
+from gear.recipes import RECIPES
 
 
 def called(*args: object) -> None:
@@ -49,6 +53,20 @@ def test_ours_stand_below_with_what_they_were_measured_on(tmp_path: Path, capsys
 def test_a_scale_that_is_not_known_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called("8", evaluated(tmp_path / "mine", "gear-l"))
     assert "scale of guidance not said, taken as none" in capsys.readouterr().out
+
+
+def test_a_run_that_did_not_keep_to_the_recipe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of its folder alone would have put it there."""
+    folder = evaluated(tmp_path / "gear-l", "gear-l", cfg_scale=1.0)
+    kept = RECIPES["gear-l"]()
+    config = replace(kept, stage=Gear(tau=0.2), data=replace(kept.data, path="elsewhere"))
+    (folder / "config.json").write_text(to_json(config))
+    called("8", folder)
+    said = capsys.readouterr().out
+    assert "- gear-l is not table08-vq-gear as it stands: stage.tau: 0.1 -> 0.2." in said
+    (folder / "config.json").write_text(to_json(kept))
+    called("8", folder)
+    assert "as it stands" not in capsys.readouterr().out
 
 
 def test_latex(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def _asked(number: Number, asked: Mapping[str, Any]) -> bool:
     r = number.result
     if "cfg" in asked and asked.get("protocol") != "reconstruction" and abs(r.cfg_scale - asked["cfg"]) > 1e-9:
         return False
-    said = {"interpolation": r.setting("interpolation"), "prompts": r.setting("prompts", "prompt_set", "variant")}
+    said = {"interpolation": r.setting("interpolation"), "prompts": r.setting("prompt_set")}
     return all(said[name] == asked[name] for name in said if name in asked)
 
 

@@ -231,7 +231,7 @@ def test_table_4_reads_probes_of_two_tokenizers(write: Written) -> None:
 
 
 def test_prompts_tell_the_two_genevals_apart(write: Written) -> None:
-    folder = made(write, "t2i", "geneval", "text", prompts="long", overall=0.5)
+    folder = made(write, "t2i", "geneval", "text", prompt_set="long", overall=0.5)
     (line,) = [line for line in lines_of(3, folder) if line.origin == "t2i"]
     assert texts(line)[1:3] == [NOT_RUN, "0.500"]
 
