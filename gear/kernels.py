@@ -156,7 +156,7 @@ class Soft(torch.autograd.Function):
         db = None if b is None else z.new_empty(blocks, K)
         _soft_backward[(blocks, SPLIT)](
             z, c, b, E, g, lse, gu, dz, dc, db, N, K, d, D,
-            BIAS=b is not None, DP=_power(d), BM=BM, BN=BN, BD=BD, PRODUCT=_precision(), PARTS=SPLIT, num_warps=8,
+            BIAS=b is not None, DP=_power(d), BM=BM, BN=BN, BD=BD, PRODUCT=_precision(), PARTS=SPLIT, num_warps=warps,
         )  # fmt: skip
         return dz.sum(0), dc.sum(0), None if db is None else db.sum(0), None, None
 
