@@ -70,7 +70,7 @@ def coco(
             with distributed.first_here():
                 against = references.opened(reference, samples.resolution, interpolation)
             measured = references.measured(against, detector, seed=seed, batch=batch)
-            found = extract.features(detector, samples, n, title="samples", count=("pool",), **options)
+            found = extract.features(detector, samples, n, title="samples", count=("pool",), only=("pool",), **options)
             settings["inception"], about["fid"] = detector.about(), measured.about
             weights[detector.file.name] = detector.about()["sha256"]
             if ranks.rank() == 0:
