@@ -150,7 +150,7 @@ class Soft(torch.autograd.Function):
         z, c, b, E, u, lse = ctx.saved_tensors
         (N, d), (K, D) = z.shape, E.shape
         gu, g = (g * u).sum(-1), g.to(E.dtype).contiguous()
-        BM, BN, BD = (128, 128, 64) if E.element_size() == 2 else (64, 64, 32)
+        BM, BN, BD, warps = (64, 128, 64, 4) if E.element_size() == 2 else (64, 64, 32, 8)
         blocks = triton.cdiv(N, BM)
         dz, dc = z.new_empty(SPLIT, N, d), z.new_empty(blocks, K, d)
         db = None if b is None else z.new_empty(blocks, K)
