@@ -54,7 +54,7 @@ def opened(
         raise DataError(f"resolution must be at least 1; it is {resolution}.")
     if name in SETS:
         return _set(name, resolution, interpolation)
-    path = Path(where).expanduser()
+    path = Path(where).expanduser().absolute()
     if path.is_dir():
         return Decoded(path, pictures.in_folder(path), resolution, interpolation)
     if not path.exists():
