@@ -51,4 +51,4 @@ def probe(
     asked = probing.Asked(n, k, patches, tau, seed, interpolation)
     asked.check()
     pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
-    print(probing.probe(pair, data, target, asked, out))
+    print(probing.probe(pair, data, target, asked, out, tokenizer=tokenizer))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gear import build, fetch
+from gear import build, fetch, sources
 from gear.config import Target, TargetName, grid
 from gear.data import DataError
 from gear.data.crop import Interpolation
@@ -67,13 +67,23 @@ class Asked:
 
 
 def probe(
-    pair: Pair, data: str, target: TargetName | None, asked: Asked, out: Path | None, console: Console | None = None
+    pair: Pair,
+    data: str,
+    target: TargetName | None,
+    asked: Asked,
+    out: Path | None,
+    *,
+    tokenizer: str | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Writes probe.json in `out`, by default where the run is, and returns it; prints the numbers and what one should
-    know before one believes them. Raises ValueError and OSError before the long work."""
+    know before one believes them. tokenizer: where it came from, if not from `pair.checkpoint`. Raises ValueError and
+    OSError before the long work."""
     start, console = time.monotonic(), console or Console()
     config, path = pair.checkpoint.config, pair.checkpoint.path
     chosen, file = encoder(pair, target)
+    files = {chosen.name: file, "model": sources.file_of(str(path))}
+    files |= {} if tokenizer is None else {"tokenizer": sources.file_of(tokenizer)}
     source = opened(data, pair, asked)
     seen, probed = measured(pair, chosen, file, source, asked, console)
     found = Results(
@@ -82,7 +92,7 @@ def probe(
         source=source.about(),
         reference={"kind": "target encoder", **asdict(chosen), "standardised": ENCODERS[chosen.name].standardised},
         settings=settings(pair, seen, asked),
-        weights={chosen.name: sha256(file)} | ({path.name: sha256(path)} if path.is_file() else {}),
+        weights={name: sha256(used) for name, used in files.items()},
         warnings=warnings(pair, seen, probed, asked),
         seconds=time.monotonic() - start,
         model=model(pair),

@@ -41,7 +41,7 @@ def test_a_run(trained, same, tmp_path, capsys):
     assert (
         found["settings"] | {"n": 8, "k": 3, "patches": 40, "tau": 0.1, "seed": 0, "align": "next"} == found["settings"]
     )
-    assert set(found["weights"]) == {"efficientnet_lite0", "checkpoint.safetensors"}
+    assert set(found["weights"]) == {"efficientnet_lite0", "model"}
     params = found["model"]["params"]
     assert found["model"] == {"name": "tiny", "recipe": None, "stage": "gear", "steps": 6, "params": params}
     assert found["source"]["n"] == 8
@@ -82,7 +82,7 @@ def test_a_warm_up_has_no_generator(tiny, same, tmp_path):
     assert found["model"]["stage"] == "warmup"
 
 
-def test_a_saved_model(trained, same, tmp_path):
+def test_saved_models(trained, same, tmp_path):
     pair = runs.load(trained, "cpu")
     pair.tokenizer.save_pretrained(tmp_path / "saved")
     probe(tmp_path / "saved", *same, "--resolution", 32, "--target", "efficientnet_lite0")
@@ -92,6 +92,13 @@ def test_a_saved_model(trained, same, tmp_path):
     ours = results.read(tmp_path / "probe.json")
     assert found["codebook"] == ours["codebook"]
     assert found["similarity"]["tokenizer"] == ours["similarity"]["tokenizer"]
+    assert found["weights"]["model"] != ours["weights"]["model"]
+    assert pair.generator is not None
+    pair.generator.save_pretrained(tmp_path / "alone")
+    probe(tmp_path / "alone", *same, "--resolution", 32, "--tokenizer", trained, "--target", "efficientnet_lite0")
+    joined = results.read(tmp_path / "probe.json")
+    assert joined["similarity"] == ours["similarity"]
+    assert joined["weights"]["tokenizer"] == ours["weights"]["model"]
 
 
 def test_fewer_images_than_asked_for(trained, same, tmp_path):
