@@ -294,11 +294,15 @@ class Usage:
     entropy: H of the usage distribution in nats, in [0, log K].
     effective_size: exp(H), in [1, K].
     dead: share of codewords that were never used, in [0, 1].
+    top1, top10, top100: cumulative mass of the so many most used, in [0, 1]; all of it where K is smaller.
     """
 
     entropy: Float[Tensor, ""]
     effective_size: Float[Tensor, ""]
     dead: Float[Tensor, ""]
+    top1: Float[Tensor, ""]
+    top10: Float[Tensor, ""]
+    top100: Float[Tensor, ""]
 
 
 def count(q: Int[Tensor, "*N"], K: int) -> Float[Tensor, "K"]:
@@ -312,4 +316,6 @@ def usage(counts: Float[Tensor, "K"]) -> Usage:
     """Counts may be summed over steps and ranks first. Without any count the entropy is 0."""
     p = counts.double() / counts.sum().clamp(min=1)
     entropy = -torch.special.xlogy(p, p).sum()
-    return Usage(entropy.float(), entropy.exp().float(), (counts == 0).float().mean())
+    mass = p.sort(descending=True).values.cumsum(0).float()
+    top1, top10, top100 = (mass[min(k, len(mass)) - 1] for k in (1, 10, 100))
+    return Usage(entropy.float(), entropy.exp().float(), (counts == 0).float().mean(), top1, top10, top100)

@@ -229,3 +229,7 @@ def test_usage():
     assert used.dead.item() == pytest.approx(2 / 5)
     assert usage(torch.full((8,), 3.0)).entropy.item() == pytest.approx(math.log(8))
     assert usage(torch.zeros(4)).entropy.item() == 0
+    assert (used.top1.item(), used.top10.item(), used.top100.item()) == pytest.approx((3 / 6, 1, 1))
+    many = usage(torch.arange(200.0))
+    assert many.top10.item() == pytest.approx(sum(range(190, 200)) / sum(range(200)))
+    assert many.top100.item() == pytest.approx(sum(range(100, 200)) / sum(range(200)))

@@ -24,6 +24,9 @@ from gear.train.lines import NAME as NAME
 from gear.train.lines import append, cut
 from gear.train.lines import read as read
 
+# The fields of `Usage`, in their order.
+CODEBOOK = ("codebook_entropy", "effective_size", "dead_codes", "codebook_top1", "codebook_top10", "codebook_top100")
+
 
 class Log:
     """Collects steps; `line` closes an interval. Rank 0 writes.
@@ -82,12 +85,12 @@ class Log:
         broken: images found broken, and replaced, so far."""
         sums, finite, counts, images = self._of_all_ranks()
         used = usage(counts)
-        of_codebook = torch.stack([used.entropy, used.effective_size, used.dead]).double()
+        of_codebook = torch.stack(list(vars(used).values())).double()
         means = torch.cat([sums / finite, of_codebook, images[None]])
         numbers = torch.cat([means.float(), sums.float()]).tolist()  # the only host sync
         seconds = time.perf_counter() - self.start
         self.seconds += seconds
-        names = [*self.names, "codebook_entropy", "effective_size", "dead_codes"]
+        names = [*self.names, *CODEBOOK]
         line = {
             "step": step,
             "seconds": round(self.seconds, 3),

@@ -18,12 +18,13 @@ from jaxtyping import UInt8
 from gear.config import Config, ConfigError
 from gear.config_json import plain
 from gear.store.whole import explained, replacing
+from gear.train.log import CODEBOOK
 
 Name = Literal["tensorboard", "wandb"]
 
 TENSORBOARD, WANDB_ID = "tensorboard", "wandb-id"  # in the run folder
 GROUPS = {  # of a scalar; all others are losses
-    "codebook": ("codebook_entropy", "effective_size", "dead_codes"),
+    "codebook": CODEBOOK,
     "speed": ("seconds", "images_per_s", "memory_gib", "ranks"),
     "evaluation": ("rfid", "gfid", "psnr"),
 }
