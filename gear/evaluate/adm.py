@@ -5,6 +5,8 @@ the Inception Score of 5,000 images at a time in their order, neighbours among a
 images with k = 3. Distances between neighbours are in higher precision than its float16, see `neighbours`.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +69,8 @@ def adm(samples: Stored, reference: Measured, *, seed: int = 0, resamples: bool 
         )
     compared = reference.compared
     if len(compared) > K:
-        pr = precision_recall(compared, pool, K)
+        with counted("precision, recall") as progress:
+            pr = precision_recall(compared, pool, K, progress=progress)
         note = f"k = {K}, against {len(compared):,} reference images"
         metrics |= {"precision": Metric(pr.precision, n, note=note), "recall": Metric(pr.recall, n, note=note)}
         metrics["kid"] = kernel_distance(pool, compared, few, seed)
@@ -80,10 +83,14 @@ def kernel_distance(
     samples: Float32[np.ndarray, "n D"], reference: Float32[np.ndarray, "m D"], interval: bool, seed: int = 0
 ) -> Metric:
     """KID, with a 95 % bootstrap interval over the images of both sets if `interval`."""
-    found = kid(samples, reference, seed=seed)
+    with counted("kid") as progress:
+        found = kid(samples, reference, seed=seed, progress=progress)
     note = f"{found.subsets} subsets of {found.size}, sd {found.sd:.4g}"
-    span = mmd2_interval(samples, reference, seed=seed) if interval else None
-    return Metric(found.mean, len(samples), None if span is None else (span.low, span.high), note)
+    if not interval:
+        return Metric(found.mean, len(samples), note=note)
+    with counted("interval of kid") as progress:
+        span = mmd2_interval(samples, reference, seed=seed, progress=progress)
+    return Metric(found.mean, len(samples), (span.low, span.high), note)
 
 
 def distance(
@@ -99,16 +106,18 @@ def distance(
     n = len(features)
     if not interval:
         return Metric(frechet(moments.gaussian(), reference), n)
-    with bars() as shown:
-        bar = shown.add_task(f"interval of {name}", total=None, note="")
-        found = frechet_jackknife(
-            features,
-            reference,
-            seed=seed,
-            progress=lambda done, total: shown.update(bar, completed=done, total=total),
-        )
+    with counted(f"interval of {name}") as progress:
+        found = frechet_jackknife(features, reference, seed=seed, progress=progress)
     note = f"interval at this n; bias of few samples about {found.bias:.4g}"
     return Metric(found.value, n, (found.interval.low, found.interval.high), note)
+
+
+@contextmanager
+def counted(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, as what takes the things done and all of them."""
+    with bars() as shown:
+        bar = shown.add_task(title, total=None, note="")
+        yield lambda done, total: shown.update(bar, completed=done, total=total)
 
 
 def _few(n: int, channels: dict[str, int]) -> list[str]:

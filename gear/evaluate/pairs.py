@@ -24,7 +24,7 @@ from gear.evaluate.results import Metric
 from gear.evaluate.similarity import REACH, ssim, ssim_gaussian
 from gear.progress import bars
 from gear.store.packages import sha256
-from gear.tokenizer.perceptual import _SMALLEST, Perceptual
+from gear.tokenizer.perceptual import SMALLEST, Perceptual
 
 VALUES = ("psnr", "ssim", "ssim_gaussian", "l1", "lpips")  # of an image
 NOTES = {
@@ -92,8 +92,8 @@ class Trunk:
 
 def perceptual(name: Literal["vgg", "alex"], resolution: tuple[int, int]) -> tuple[Trunk | None, list[str]]:
     """LPIPS, or None where its weights are not here or the images are too small, and then a warning."""
-    if min(resolution) < _SMALLEST[name]:
-        return None, [f"lpips is left out: over {name} it needs images of at least {_SMALLEST[name]} px."]
+    if min(resolution) < SMALLEST[name]:
+        return None, [f"lpips is left out: over {name} it needs images of at least {SMALLEST[name]} px."]
     try:
         path = weights.path(f"lpips-{name}")
     except weights.MissingWeight as missing:

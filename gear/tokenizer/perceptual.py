@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gear.store import torch_file
 from gear.store.strict import faults, some
 
-_SMALLEST = {"alex": 31, "vgg": 16}  # px; below it a pooling layer of the trunk has nothing left to pool
+SMALLEST = {"alex": 31, "vgg": 16}  # px of a side; below it a pooling layer of the trunk has nothing left to pool
 
 
 class Perceptual(nn.Module):
@@ -48,7 +48,7 @@ class Perceptual(nn.Module):
 
         Symmetric. Gradients reach x and y; a side without `requires_grad` costs only its forward pass, no graph.
         """
-        smallest = _SMALLEST[self.trunk]
+        smallest = SMALLEST[self.trunk]
         if min(x.shape[-2:]) < smallest:
             raise ValueError(
                 f"LPIPS over {self.trunk!r} needs images of at least {smallest} px; they are {x.shape[-2]} x "
