@@ -12,6 +12,9 @@ import tyro
 from tyro.conf import Positional
 
 from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknown
+from gear.commands.figure import figure
+from gear.commands.probe import probe
+from gear.commands.table import table
 from gear.config import Config, Warmup
 
 MOST = 4000  # characters of a message
@@ -245,6 +248,29 @@ def fetch(name: Positional[str] = "", /, source: Annotated[Path | None, tyro.con
     print(fetch.fetch(name, source))
 
 
+def evaluate(args: Sequence[str]) -> None:
+    """Measure a run, or images, by a protocol of the paper: adm, reconstruction, sweep, gpic, coco, geneval, dpg"""
+    from gear.commands.evaluate_adm import adm
+    from gear.commands.evaluate_coco import coco
+    from gear.commands.evaluate_dpg import dpg
+    from gear.commands.evaluate_geneval import geneval
+    from gear.commands.evaluate_gpic import gpic
+    from gear.commands.evaluate_reconstruction import reconstruction
+    from gear.commands.evaluate_sweep import sweep
+
+    protocols = {f.__name__: f for f in (adm, reconstruction, sweep, gpic, coco, geneval, dpg)}
+    asked = args[0] if args else "--help"
+    if asked in ("-h", "--help"):
+        print("usage: gear evaluate PROTOCOL [...]\n")
+        for name, function in protocols.items():
+            print(f"  {name:<15} {summary(function)}")
+        print("\ngear evaluate PROTOCOL --help says more.")
+    elif asked in protocols:
+        tyro.cli(protocols[asked], prog=f"gear evaluate {asked}", args=args[1:])
+    else:
+        fail(unknown("protocol", asked, protocols))
+
+
 def doctor() -> None:
     """Look for what would stop a run here: Python, torch and torchvision, GPU, disk, weights; and how to mend it."""
     from gear.doctor import diagnose, print_report
@@ -252,9 +278,13 @@ def doctor() -> None:
     sys.exit(print_report(diagnose(RUNS)))
 
 
-CONFIGURED = {f.__name__: f for f in (train, plan, encode)}  # take a recipe and its fields
+OWN_ARGUMENTS = {f.__name__: f for f in (train, plan, encode, evaluate)}  # read them themselves
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (demo, recipes, plan, train, status, encode, sample, reconstruct, export, fetch, doctor)
+    f.__name__: f
+    for f in (
+        *(demo, recipes, plan, train, status, encode, sample, reconstruct),
+        *(evaluate, probe, figure, table, export, fetch, doctor),
+    )
 }
 
 
@@ -283,8 +313,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def dispatch(args: Sequence[str]) -> None:
     try:
-        if args[0] in CONFIGURED:
-            CONFIGURED[args[0]](args[1:])
+        if args[0] in OWN_ARGUMENTS:
+            OWN_ARGUMENTS[args[0]](args[1:])
         else:
             tyro.cli(COMMANDS[args[0]], prog=f"gear {args[0]}", args=args[1:])
     except KeyboardInterrupt as stopped:

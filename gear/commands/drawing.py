@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from gear import weights
 from gear.data.crop import Interpolation
@@ -17,6 +17,7 @@ from gear.evaluate.images import SETS, ImageSource
 from gear.evaluate.results import Model
 from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.inference import AT_ONCE, label_numbers, require_generator
+from gear.recipes import name_of
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
@@ -76,9 +77,7 @@ class Drawn:
     def model(self, name: str | None = None) -> Model:
         """What drew them, for results.json."""
         checkpoint = self.pair.checkpoint
-        params = sum(p.numel() for p in self.generator.parameters())
-        stage = type(checkpoint.config.stage).__name__.lower() if checkpoint.step else None
-        return Model(name or _name(checkpoint.path), None, stage, checkpoint.step or None, params)
+        return model(checkpoint, name or _name(checkpoint.path), self.generator)
 
     @torch.no_grad()
     def _drawn(self, ids: range) -> UInt8[Tensor, "b 3 H W"]:
@@ -93,6 +92,15 @@ class Drawn:
                 digest.update(f"{part}.{name} {t.dtype} {tuple(t.shape)}".encode())
                 digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def model(checkpoint: state.Checkpoint, name: str, *nets: nn.Module) -> Model:
+    """For results.json; params: of `nets`. Stage, steps and recipe are known of runs of ours only."""
+    trained, params = checkpoint.step > 0, sum(p.numel() for net in nets for p in net.parameters())
+    if not trained:
+        return Model(name, params=params)
+    stage = type(checkpoint.config.stage).__name__.lower()
+    return Model(name, name_of(checkpoint.config), stage, checkpoint.step, params)
 
 
 def is_model(where: str) -> bool:

@@ -1,6 +1,5 @@
 """`gear evaluate adm`: gFID, sFID, Inception Score, precision and recall by the ADM protocol, and KID."""
 
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -55,16 +54,8 @@ def adm(
         out: Folder for results.json and the features; by default in the run, or below evaluations/.
         device: Where to run.
     """
-    from gear import build, ranks
-    from gear.commands import drawing
-    from gear.config import Config
-    from gear.evaluate import extract, inception, results
-    from gear.evaluate import reference as references
-    from gear.evaluate.adm import adm as measure
-    from gear.train import distributed
+    from gear.commands.measuring import Asked, judging, present
 
-    started = time.perf_counter()
-    on = distributed.own_device(build.device(Config(device=device)))
     given = {
         "cfg_scale": cfg_scale,
         "cfg_interval": cfg_interval,
@@ -73,44 +64,11 @@ def adm(
         "top_p": top_p,
         "classes": classes or None,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
-    with distributed.joined(on):
-        detector = inception.opened().to(on)
-        with distributed.first_here():  # a data set may have to be prepared
-            samples = drawing.opened(source, n, seed=seed, **where, **options)
-            against = references.opened(
-                reference, samples.resolution, interpolation, n=n_reference, other_resolution=other_resolution
-            )
-        folder = out or drawing.folder_of(samples, source) / "adm"
-        measured = references.measured(against, detector, seed=seed, batch=batch)
-        n = min(n, len(samples))
-        kept = folder / "features"
-        features = extract.features(detector, samples, n, kept, batch=batch, title="samples", count=("pool", "spatial"))
-        if ranks.rank() == 0:
-            found = measure(features, measured, seed=seed, resamples=intervals)
-            about = samples.about()
-            told = results.Results(
-                protocol="adm",
-                metrics=found.metrics,
-                source=about | {"n": n, "pixels_sha256": features.pixels},
-                reference=measured.about,
-                settings={
-                    "n": n,
-                    "seed": seed,
-                    "cfg_scale": about.get("cfg_scale"),
-                    "interpolation": about["interpolation"],
-                    "crop": about["crop"],
-                    "k": 3,
-                    "inception_score_split": 5000,
-                    "detector": detector.about(),
-                },
-                weights={detector.file.name: detector.about()["sha256"]},
-                warnings=found.warnings,
-                seconds=time.perf_counter() - started,
-                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
-            )
-            path = results.write(folder, told)
-            print(results.table(found.metrics))
-            print(*(f"warning: {line}" for line in found.warnings), f"written: {path}", sep="\n")
-        distributed.together()
+    asked = Asked(
+        *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
+        *(intervals, batch, device),
+        options={name: value for name, value in given.items() if value is not None},
+    )
+    with judging(asked) as judge:
+        folder = out or judge.folder / "adm"
+        present(judge.measure(judge.samples, folder), folder)

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from gear import build, fetch, sources
+from gear.commands import drawing
 from gear.config import Target, TargetName, grid
 from gear.data import DataError
 from gear.data.crop import Interpolation
@@ -181,9 +182,5 @@ def warnings(pair: Pair, seen: Seen, probed: Probed, asked: Asked) -> list[str]:
 def model(pair: Pair) -> Model:
     """What was probed; a run by its folder, else by its file."""
     checkpoint, nets = pair.checkpoint, [net for net in (pair.tokenizer, pair.generator) if net is not None]
-    trained: dict[str, Any] = {}
-    if checkpoint.step:
-        trained = {"stage": type(checkpoint.config.stage).__name__.lower(), "steps": checkpoint.step}
     name = checkpoint.path.resolve()
-    name = (name.parent if checkpoint.step else name).name
-    return Model(name=name, params=sum(p.numel() for net in nets for p in net.parameters()), **trained)
+    return drawing.model(checkpoint, (name.parent if checkpoint.step else name).name, *nets)

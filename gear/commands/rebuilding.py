@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from gear.commands.drawing import model
 from gear.evaluate.images import ImageSource
 from gear.evaluate.results import Model
 from gear.run import Pair
@@ -49,9 +50,7 @@ class Beside:
     def model(self) -> Model:
         """For results.json. params: of the tokenizer."""
         checkpoint = self.pair.checkpoint
-        params = sum(p.numel() for p in self.pair.tokenizer.parameters())
-        stage = type(checkpoint.config.stage).__name__.lower() if checkpoint.step else None
-        return Model(_name(checkpoint.path), None, stage, checkpoint.step or None, params)
+        return model(checkpoint, _name(checkpoint.path), self.pair.tokenizer)
 
     def folder(self) -> Path:
         """Where an evaluation goes by default: into the run, or, for public files, below evaluations/ here."""

@@ -7,7 +7,7 @@ have in common. Text-to-image (Tables 2, 3, 17 and 19) is not built yet.
 
 from gear.recipes.cifar import cifar10
 from gear.recipes.demos import demo, demo_ibq, demo_lfq, demo_llamagen, demo_naive, demo_repa, demo_warmup
-from gear.recipes.registry import RECIPES, ROWS, Generated, Rebuilt, Row, complete, run_of, same_as
+from gear.recipes.registry import RECIPES, ROWS, Generated, Rebuilt, Row, complete, name_of, run_of, same_as
 
 # isort: split
 from gear.recipes import base as base  # each registers its own
@@ -32,6 +32,7 @@ __all__ = [
     "demo_naive",
     "demo_repa",
     "demo_warmup",
+    "name_of",
     "run_of",
     "same_as",
 ]

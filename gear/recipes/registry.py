@@ -129,6 +129,20 @@ def run_of(name: str) -> str:
     return _RUN[name]
 
 
+def name_of(config: Config) -> str | None:
+    """The first recipe that trains what `config` does, wherever the images lie and however it is watched, saved, run
+    and sampled; None where no recipe does."""
+    free = ("device", "log_every", "save_every", "keep_last", "keep_every", "engine", "guards", "watch", "sampling")
+    for name, function in RECIPES.items():
+        asked = function()
+        mine = replace(config, **{field: getattr(asked, field) for field in free})
+        if not {asked.data.path, config.data.path} & set(NAMED):
+            mine = replace(mine, data=replace(mine.data, path=asked.data.path))
+        if replace(mine, data=replace(mine.data, workers=asked.data.workers)) == asked:
+            return name
+    return None
+
+
 def same_as(name: str) -> list[str]:
     """The other recipes that train the same run as `name`, whatever they sample it with."""
     return [other for other, run in _RUN.items() if other != name and run == _RUN[name]]

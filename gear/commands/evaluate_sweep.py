@@ -1,0 +1,96 @@
+"""`gear evaluate sweep`: the ADM protocol at several scales of classifier-free guidance, and a curve of each number."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+SCALES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+
+
+def sweep(
+    source: Positional[str],
+    /,
+    reference: str,
+    scales: tuple[float, ...] = SCALES,
+    n: int = 10_000,
+    n_reference: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+    other_resolution: bool = False,
+    intervals: bool | None = None,
+    batch: int | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure a run at several scales of guidance (Table 14): it is sampled once a scale, with the same noise.
+
+    Writes results.json with all points, a folder of its own for each scale, and cfg.png and cfg.pdf, which
+    `gear figure cfg RUNS...` draws of several runs together. Interrupted, the same command continues.
+
+    Args:
+        source: A run, checkpoint or public generator.
+        reference: An ADM reference, such as VIRTUAL_imagenet256_labeled.npz, or images: a folder, .zip, .npz, builtin,
+            cifar10 or cifar10-test.
+        scales: Of classifier-free guidance; 1 is none.
+        n: How many samples at each.
+        n_reference: How many images of the reference, where it has no moments of its own; by default all.
+        temperature: Of the softmax. This and the next two by default as the run has them.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        seed: Of the samples, of KID's subsets and of the intervals.
+        tokenizer: For a source that holds a generator only.
+        resolution: Pixels along a side, for public files, which do not say.
+        interpolation: Of the reference's resize.
+        other_resolution: The reference is meant to be of another resolution than the samples.
+        intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.
+        batch: Images in one pass of the Inception network; a divisor of 512.
+        out: Folder; by default evaluations/sweep in the run.
+        device: Where to run.
+    """
+    from dataclasses import asdict, replace
+
+    from gear.commands.drawing import Drawn
+    from gear.commands.measuring import Asked, judging, present
+    from gear.evaluate import results
+
+    wrong = [scale for scale in scales if not 0 <= scale < float("inf")]
+    if len(scales) < 2 or wrong or len(set(scales)) < len(scales):
+        raise ValueError(f"--scales must be two or more different numbers, 0 or above; they are {scales}.")
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options = {name: value for name, value in given.items() if value is not None}
+    asked = Asked(
+        *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
+        *(intervals, batch, device),
+        options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
+    )
+    with judging(asked) as judge:
+        folder, first = out or judge.folder / "sweep", judge.samples
+        assert isinstance(first, Drawn)
+        points = []
+        for scale in sorted(scales):
+            samples, into = Drawn(first.pair, n, seed, **options, cfg_scale=scale), folder / f"cfg-{scale:g}"
+            told = judge.measure(samples, into)
+            if told is not None:
+                print(f"[guidance {scale:g}]")
+                present(told, into)
+                points.append({"cfg_scale": scale, "metrics": {k: asdict(m) for k, m in told.metrics.items()}})
+                # After each, so that what is there can be looked at.
+                settings = told.settings | {"protocol": "adm", "cfg_scale": None, "scales": sorted(scales)}
+                whole = replace(told, protocol="sweep", metrics={}, settings=settings, more={"points": points})
+                results.write(folder, whole)
+                _draw(folder, first.model().name)
+
+
+def _draw(folder: Path, name: str) -> None:
+    from gear.figures.paper import style, sweep
+    from gear.figures.paper.found import opened
+
+    with style.look():
+        style.save(sweep.draw(opened((folder / "results.json",), (name,))), folder)
+    print(f"drawn: {folder / 'cfg.png'}")

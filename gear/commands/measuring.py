@@ -1,0 +1,122 @@
+"""What `gear evaluate adm` and `gear evaluate sweep` share: one network and one reference, however many samples."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gear import build, ranks
+from gear.commands import drawing
+from gear.config import Config
+from gear.data.crop import Interpolation
+from gear.evaluate import extract, inception, results
+from gear.evaluate import reference as references
+from gear.evaluate.adm import SPLIT, K, adm
+from gear.evaluate.images import ImageSource
+from gear.evaluate.results import Results
+from gear.train import distributed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of the commands, of which `gear evaluate adm --help` says what they mean.
+
+    options: of `generate`, those that were given.
+    """
+
+    source: str
+    reference: str
+    n: int
+    n_reference: int | None
+    seed: int
+    tokenizer: str | None
+    resolution: int | None
+    interpolation: Interpolation
+    other_resolution: bool
+    intervals: bool | None
+    batch: int | None
+    device: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """samples: what is to be measured. folder: where its results go, unless another is asked for. reference: measured.
+
+    On every rank; `against` is filled on rank 0.
+    """
+
+    asked: Asked
+    samples: ImageSource
+    folder: Path
+    detector: Any  # `FidInception`, or what has its features
+    against: references.Measured
+    started: float
+
+    def measure(self, samples: ImageSource, folder: Path) -> Results | None:
+        """By the ADM protocol, on rank 0, where it is also written to FOLDER/results.json; None on the others."""
+        a, detector, n = self.asked, self.detector, min(self.asked.n, len(samples))
+        kept = extract.features(
+            detector, samples, n, folder / "features", batch=a.batch, title="samples", count=("pool", "spatial")
+        )
+        told = None
+        if ranks.rank() == 0:
+            found = adm(kept, self.against, seed=a.seed, resamples=a.intervals)
+            about = samples.about()
+            told = Results(
+                protocol="adm",
+                metrics=found.metrics,
+                source=about | {"n": n, "pixels_sha256": kept.pixels},
+                reference=self.against.about,
+                settings={
+                    "n": n,
+                    "seed": a.seed,
+                    "cfg_scale": about.get("cfg_scale"),
+                    "interpolation": about["interpolation"],
+                    "crop": about["crop"],
+                    "k": K,
+                    "inception_score_split": SPLIT,
+                    "detector": detector.about(),
+                },
+                weights={detector.file.name: detector.about()["sha256"]},
+                warnings=found.warnings,
+                seconds=time.perf_counter() - self.started,
+                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
+            )
+            results.write(folder, told)
+        distributed.together()
+        return told
+
+
+@contextmanager
+def judging(asked: Asked) -> Iterator[Judge]:
+    """Within the block the ranks are joined. Network and reference are read and found right before anything is drawn.
+
+    Raises what `drawing.opened` and `reference.opened` raise, and `gear.weights.MissingWeight`.
+    """
+    started = time.perf_counter()
+    on = distributed.own_device(build.device(Config(device=asked.device)))
+    where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "interpolation": asked.interpolation}
+    with distributed.joined(on):
+        detector = inception.opened().to(on)
+        with distributed.first_here():  # a data set may have to be prepared
+            samples = drawing.opened(asked.source, asked.n, seed=asked.seed, device=str(on), **where, **asked.options)
+            against = references.opened(
+                asked.reference,
+                samples.resolution,
+                asked.interpolation,
+                n=asked.n_reference,
+                other_resolution=asked.other_resolution,
+            )
+        folder = drawing.folder_of(samples, asked.source)
+        measured = references.measured(against, detector, seed=asked.seed, batch=asked.batch)
+        yield Judge(asked, samples, folder, detector, measured, started)
+
+
+def present(told: Results | None, folder: Path) -> None:
+    """On the terminal of rank 0."""
+    if told is not None:
+        print(results.table(told.metrics))
+        print(*(f"warning: {line}" for line in told.warnings), f"written: {folder / results.NAME}", sep="\n")
