@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from bench import decoding, engine, generator, joint, readout, stored, tokenizer
+from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, tokenizer
 from bench.table import show
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [*readout.run(arguments.device), *generator.run(arguments.device)]
     rows += [*tokenizer.run(), *joint.run(), *decoding.run(), *stored.run(), *engine.run(arguments.device)]
+    rows += [*inception.run(), *evaluation.run(), *probes.run()]
     if arguments.json:
         print("\n".join(json.dumps(asdict(row) | {"ratio": row.ratio}) for row in rows))
         return

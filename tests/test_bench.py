@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, engine, generator, joint, readout, stored, tokenizer
+from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, tokenizer
 from gear import config as cfg
 
 
@@ -34,13 +34,23 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(stored, "STEP", 0.0)
     monkeypatch.setattr(engine, "CONFIG", tiny)
     monkeypatch.setattr(engine, "ROUNDS", 2)
+    monkeypatch.setattr(inception, "IMAGES", 2)
+    monkeypatch.setattr(inception, "BATCH", 1)
+    monkeypatch.setattr(inception, "SIDE", 16)
+    for name, size in {"D": 8, "N": 60, "SUBSET": 20, "IMAGES": 2, "SIDE": 16}.items():
+        monkeypatch.setattr(evaluation, name, size)
+    monkeypatch.setattr(evaluation, "peak", lambda side: 3.0)
+    for name, size in {"IMAGES": 50, "SIDE": 8, "CHANNELS": 24, "TARGET": 12, "PATCHES": 300, "BATCH": 16}.items():
+        monkeypatch.setattr(probes, name, size)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", *arguments])
     bench.main()
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
         units = ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms", "ms", "ms", "ms", "ms", "ms", "s"]
+        units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
         assert [row["unit"] for row in rows] == units
+        assert all(row["ours"] > 0 for row in rows)
         assert rows[1]["ratio"] == 0.25
     else:
         assert "read-outs" in said

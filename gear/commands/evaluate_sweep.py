@@ -30,7 +30,7 @@ def sweep(
 ) -> None:
     """Measure a run at several scales of guidance (Table 14): it is sampled once a scale, with the same noise.
 
-    Writes results.json with all points, a folder of its own for each scale, and cfg.png and cfg.pdf, which
+    Writes results.json with all points, a folder of its own for each scale, and figure_cfg.png and .pdf, which
     `gear figure cfg RUNS...` draws of several runs together. Interrupted, the same command continues.
 
     Args:
@@ -92,5 +92,5 @@ def _draw(folder: Path, name: str) -> None:
     from gear.figures.paper.found import opened
 
     with style.look():
-        style.save(sweep.draw(opened((folder / "results.json",), (name,))), folder)
-    print(f"drawn: {folder / 'cfg.png'}")
+        files = style.save(sweep.draw(opened((folder / "results.json",), (name,))), folder)
+    print(*(f"drawn: {file}" for file in files), sep="\n")

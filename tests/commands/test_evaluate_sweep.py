@@ -57,7 +57,7 @@ def test_a_sweep_is_the_single_evaluations(trained: Path, images_folder: Path, t
         single = results.read(alone)["metrics"]
         assert {name: m["value"] for name, m in point["metrics"].items()} == {n: m["value"] for n, m in single.items()}
     assert found["points"][0]["metrics"] != found["points"][1]["metrics"]
-    for name in ("cfg.png", "cfg.pdf"):
+    for name in ("figure_cfg.png", "figure_cfg.pdf"):
         assert (out / name).stat().st_size > 1000
 
 
