@@ -261,7 +261,7 @@ def evaluate(args: Sequence[str]) -> None:
     protocols = {f.__name__: f for f in (adm, reconstruction, sweep, gpic, coco, geneval, dpg)}
     asked = args[0] if args else "--help"
     if asked in ("-h", "--help"):
-        print("usage: gear evaluate PROTOCOL [...]\n")
+        print(f"usage: gear evaluate PROTOCOL [...]\n\n{summary(evaluate)}\n")
         for name, function in protocols.items():
             print(f"  {name:<15} {summary(function)}")
         print("\ngear evaluate PROTOCOL --help says more.")

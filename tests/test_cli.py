@@ -373,11 +373,16 @@ def test_the_list_of_commands(gear: Gear, args: list[str]) -> None:
     assert "gear demo" in said.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["train", name] for name in SOME])
+@pytest.mark.parametrize(
+    "command",
+    [[name] for name in COMMANDS]
+    + [["train", name] for name in SOME]
+    + [["evaluate", name] for name in ("adm", "reconstruction", "sweep", "gpic", "coco", "geneval", "dpg")],
+)
 def test_help(gear: Gear, command: list[str]) -> None:
     said = gear.done(*command, "--help")
     assert f"usage: gear {' '.join(command)}" in said
-    if command[0] != "train":
+    if len(command) == 1 and command[0] != "train":
         assert " ".join((COMMANDS[command[0]].__doc__ or "").split()[:5]) in " ".join(said.split())
     assert max(len(line) for line in said.splitlines()) <= 140
     assert "<class" not in said

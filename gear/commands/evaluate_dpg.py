@@ -20,8 +20,9 @@ def dpg(
 ) -> None:
     """Score a folder in DPG-Bench's layout (Table 3), by its rules with a network of transformers that answers.
 
-    The judge differs from the official one, so compare only numbers of this command and judge. The official script
-    reads the same folder. Interrupted, the same command continues.
+    The judge differs from the official one, so compare only numbers of this command and judge.
+
+    The official script reads the same folder. Interrupted, the same command continues.
 
     Args:
         folder: Has KEY.png for each prompt, a grid of four images.

@@ -17,8 +17,9 @@ def geneval(
 ) -> None:
     """Score a folder in GenEval's layout (Table 3), by GenEval's rules with Mask2Former and CLIP of transformers.
 
-    The judge differs from the official one, so compare only numbers of this command. The official scorer reads the same
-    folder. Interrupted, the same command continues.
+    The judge differs from the official one, so compare only numbers of this command.
+
+    The official scorer reads the same folder. Interrupted, the same command continues.
 
     Args:
         folder: Has 00000/metadata.jsonl, 00000/samples/00000.png, ...

@@ -17,6 +17,7 @@ def figure(
     """Draw a figure of the paper from the files of one run or several: PDF, PNG and the caption as text.
 
     1: gFID against steps and over sizes. 3: losses. 4: codebook usage. 5: layers of the generator against the target.
+
     cfg: a sweep of the guidance scale. report: one HTML page of everything that the runs have.
 
     Args:

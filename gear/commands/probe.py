@@ -27,8 +27,11 @@ def probe(
 ) -> None:
     """Compare what a run represents with a vision encoder, layer by layer, and show how its codebook is used.
 
-    CKA and CKNNA by image and by patch, Moran's I and the share of high frequencies, of the tokenizer before and after
-    quantization and of every layer of the generator (Table 4, Figures 4 and 5); writes OUT/probe.json.
+    By image and by patch: CKA and CKNNA. Of every image's map: Moran's I and the share of high frequencies.
+
+    Of the tokenizer before and after quantization, and of every layer of the generator (Table 4, Figures 4 and 5).
+
+    Writes OUT/probe.json, which `gear figure 5` and `gear table 4` read.
 
     Args:
         run: Run folder, checkpoint, saved model or public file; of one without a generator, the tokenizer alone.

@@ -26,8 +26,9 @@ def table(
 ) -> None:
     """Print a table of the paper, with the paper's numbers, ours where there are results, and "not run" elsewhere.
 
-    Results are put to rows by their recipe, the scale of guidance and the interpolation; runs of other recipes follow
-    below. Below the table: what each of our numbers was measured on.
+    Results go to rows by their recipe, scale of guidance and interpolation; runs of other recipes follow below.
+
+    Below the table: what each of our numbers was measured on.
 
     Args:
         number: Of the paper's tables, 1 to 19.
