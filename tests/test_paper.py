@@ -138,7 +138,7 @@ def test_every_mismatch_has_a_decision_in_order() -> None:
         assert named or row[3].startswith(("none: ", "open", "every field")), row  # a field, or why there is none
 
 
-@pytest.mark.parametrize("title", ["Equations", "Tables", "Figures", "Sections", "Findings"])
+@pytest.mark.parametrize("title", ["Equations", "Protocols", "Tables", "Figures", "Sections", "Findings"])
 def test_every_line_has_a_status_and_what_is_built_a_place_and_a_test(title: str) -> None:
     width = 5 if title == "Findings" else 4
     for row in rows(title):
