@@ -5,10 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from gear.choosing import beginning, fields
 from gear.cli import Train, main
 from gear.config_check import check
+from gear.evaluate import inception, reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,6 +48,23 @@ def exit_code(arguments: list[str]) -> object:
     return 0
 
 
+class Means(inception.FidInception):
+    """In place of the Inception network of FID: means over the image and its quarters."""
+
+    name, file, channels = "means", Path("means"), {"pool": 3, "spatial": 12}
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = pixels.float() / 255
+        return {"pool": x.mean((2, 3)), "spatial": nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)}
+
+    def about(self) -> dict[str, str]:
+        return {"name": self.name, "sha256": "00"}
+
+
 def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, monkeypatch, capsys):
     """As written, but for the placeholders, two steps instead of hundreds, and demo/gear being what these made."""
     monkeypatch.chdir(tmp_path)
@@ -53,16 +73,23 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
         "gear train demo ": " --steps 2 --batch 4 --out demo/gear",
         "gear sample": " --n 4",
         "gear encode": f" --data.path {folder}",
+        "gear evaluate adm": " --n 8",
+        "gear evaluate sweep": " --n 8 --scales 1 2",
+        "gear probe": " --n 8 --k 3",
     }
-    assert len(GEAR) == 12
+    monkeypatch.setattr(inception, "opened", Means)  # the network is fetched
+    monkeypatch.setattr(reference, "SIZES", Means.channels)
+    assert len(GEAR) == 18
     for command in GEAR:
         more = next((options for start, options in shorter.items() if command.startswith(start)), "")
         command = command.replace("FOLDER", folder).replace("IMAGES...", folder) + more
         assert exit_code(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
-    for made in ("demo/gear/samples.png", "demo/gear/reconstructions.png", "codes/index.json"):
+    measured = [f"demo/gear/evaluations/{name}/results.json" for name in ("adm", "reconstruction", "sweep")]
+    pictures = ("demo/gear/samples.png", "demo/gear/reconstructions.png", "figures/figure5.png")
+    for made in (*pictures, *measured, "demo/gear/probe.json", "codes/index.json"):
         assert (tmp_path / made).stat().st_size > 100
     said = capsys.readouterr().out
-    for expected in ("dB", "cifar10", "table05-tau-0.5", "GPU hours", "--data.codes codes"):
+    for expected in ("dB", "cifar10", "table05-tau-0.5", "GPU hours", "--data.codes codes", "gfid", "CKNNA"):
         assert expected in said
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(block, {})
