@@ -14,6 +14,8 @@ from tyro.conf import Positional
 from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknown
 from gear.commands.figure import figure
 from gear.commands.probe import probe
+from gear.commands.reconstruct import reconstruct
+from gear.commands.sample import sample
 from gear.commands.table import table
 from gear.config import Config, Warmup
 
@@ -105,83 +107,6 @@ def recipes(table: int | None = None) -> None:
         table: Only the rows of this table of the paper.
     """
     show_recipes(table)
-
-
-def sample(
-    run: Positional[Path],
-    /,
-    n: int = 64,
-    classes: tuple[str, ...] = (),
-    cfg_scale: float | None = None,
-    cfg_interval: tuple[int, int] | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    save: Literal["grid", "png", "npz"] = "grid",
-    out: Path | None = None,
-    tokenizer: str | None = None,
-    resolution: int | None = None,
-    device: str = "auto",
-) -> None:
-    """Generate images with the averaged generator and tokenizer of a run, or with public weights.
-
-    Args:
-        run: Run folder, checkpoint, saved model, or a generator file of LlamaGen or GEAR (then with --tokenizer).
-        n: How many images.
-        classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
-        cfg_scale: Classifier-free guidance, u + s (c - u); 1 is none. This and the next ones by default as the run
-            has them (`sampling`).
-        cfg_interval: Tokens [a, b) in which guidance acts; none: all.
-        temperature: Of the softmax; 0 takes the most likely token.
-        top_k: Keep the k most likely tokens; 0 keeps all.
-        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
-        seed: The same seed gives the same images, whatever the batch.
-        save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator.
-        out: File (grid, npz) or folder (png); by default in the run folder.
-        tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
-        resolution: Pixels along a side, for public files, which do not say (256).
-        device: Where to run.
-    """
-    from gear import inference
-    from gear.run import load
-
-    given = {
-        "cfg_scale": cfg_scale,
-        "cfg_interval": cfg_interval,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
-    print(inference.sample(pair, n, classes, seed, save, out, **options))
-
-
-def reconstruct(
-    run: Positional[Path],
-    images: Positional[tuple[Path, ...]],
-    /,
-    out: Path | None = None,
-    resolution: int | None = None,
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
-    device: str = "auto",
-) -> None:
-    """Encode images to tokens and back; writes a sheet of inputs above reconstructions and prints the PSNR of each.
-
-    Args:
-        run: Run folder, checkpoint, saved model, or a tokenizer file of LlamaGen, Open-MAGVIT2, IBQ or GEAR.
-        images: Image files, or folders of them.
-        out: The PNG sheet; by default reconstructions.png in the run folder.
-        resolution: Pixels along a side; by default as trained, for public files 256.
-        interpolation: Of the resize before the crop; PSNR is against its result.
-        device: Where to run.
-    """
-    from gear import inference
-    from gear.run import load
-
-    pair = load(run, device, resolution=resolution)
-    print(inference.reconstruct(pair, images, out, interpolation))
 
 
 def status(run: Positional[Path], /, json: bool = False) -> None:

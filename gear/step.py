@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gear import losses
-from gear.assignment import Assignment, count
+from gear.assignment import Assignment
 from gear.config import Frozen, Gear, Naive, TokenizerLoss
 from gear.update import Trained, frozen, update, whole
+from gear.usage import count
 
 ReadOut = Callable[[Assignment, Tensor, float], Tensor]  # (A, E, tau) -> u
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from gear import assignment
-from gear.assignment import Assignment, BinaryAssignment, count, usage
+from gear.assignment import Assignment, BinaryAssignment
 from gear.tokenizer.quantizers import IBQ, LFQ, VQ
+from gear.usage import count, usage
 
 QUANTIZERS = {"VQ": lambda: VQ(37, 5), "LFQ": lambda: LFQ(5), "IBQ": lambda: IBQ(37, 5)}
 

@@ -34,6 +34,7 @@ SPINE = {
     "step",
     "store",
     "update",
+    "usage",
     "weights",
 }
 PARTS = {"data", "generator", "targets", "tokenizer"}

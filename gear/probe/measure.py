@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gear.probe.codebook import Usage, usage
 from gear.probe.features import Kept, Seen
 from gear.probe.similarity import Neighbours, cka, cka_unbiased, cknna_of, neighbours
+from gear.usage import Usage, usage
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def blocks(probed: Probed, target: str, k: int, tau: float, codebook_size: int) 
             "tokenizer": {"pre": asdict(p.pre_smoothness), "post": asdict(p.post_smoothness)},
             "generator": [{"layer": i} | asdict(each) for i, each in enumerate(p.layers_smoothness)],
         },
-        "codebook": {"K": codebook_size, "natural": asdict(p.natural), "soft": {"tau": tau} | asdict(p.soft)},
+        "codebook": {"K": codebook_size, "natural": p.natural.numbers(), "soft": {"tau": tau} | p.soft.numbers()},
     }
     return _without_nan(found)
 

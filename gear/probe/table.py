@@ -5,8 +5,8 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from gear.probe.codebook import Usage
 from gear.probe.measure import Levels, Probed, Smoothness, Spread
+from gear.usage import Usage
 
 COLUMNS = ("", "CKNNA\nimage", "CKNNA\npatch", "CKA\nimage", "CKA\npatch", "Moran's\nI", "high\nfrequencies")
 USAGE = ("top 1", "top 10", "top 100", "top 1000", "entropy", "exp(H)", "dead")

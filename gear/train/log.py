@@ -17,15 +17,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gear import ranks
-from gear.assignment import usage
 from gear.step import Step
 from gear.train.distributed import told
 from gear.train.lines import NAME as NAME
 from gear.train.lines import append, cut
 from gear.train.lines import read as read
+from gear.usage import usage
 
-# The fields of `Usage`, in their order.
-CODEBOOK = ("codebook_entropy", "effective_size", "dead_codes", "codebook_top1", "codebook_top10", "codebook_top100")
+CODEBOOK = {  # what a line calls the fields of `Usage`
+    "codebook_entropy": "entropy",
+    "effective_size": "effective_size",
+    "dead_codes": "dead",
+    "codebook_top1": "top1",
+    "codebook_top10": "top10",
+    "codebook_top100": "top100",
+}
 
 
 class Log:
@@ -85,7 +91,7 @@ class Log:
         broken: images found broken, and replaced, so far."""
         sums, finite, counts, images = self._of_all_ranks()
         used = usage(counts)
-        of_codebook = torch.stack(list(vars(used).values())).double()
+        of_codebook = torch.stack([getattr(used, name) for name in CODEBOOK.values()])
         means = torch.cat([sums / finite, of_codebook, images[None]])
         numbers = torch.cat([means.float(), sums.float()]).tolist()  # the only host sync
         seconds = time.perf_counter() - self.start

@@ -24,7 +24,7 @@ Name = Literal["tensorboard", "wandb"]
 
 TENSORBOARD, WANDB_ID = "tensorboard", "wandb-id"  # in the run folder
 GROUPS = {  # of a scalar; all others are losses
-    "codebook": CODEBOOK,
+    "codebook": tuple(CODEBOOK),
     "speed": ("seconds", "images_per_s", "memory_gib", "ranks"),
     "evaluation": ("rfid", "gfid", "psnr"),
 }

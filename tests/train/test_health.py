@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gear import recipes
-from gear.assignment import count, usage
 from gear.config import Config, Gear, Guards, Naive, Warmup, grid
 from gear.train.health import DIED, FEW, Alarm, Collapse, SkipReport, Skips
+from gear.usage import count, usage
 
 CPU = torch.device("cpu")
 
