@@ -249,8 +249,10 @@ class _Keep:
         return Stored(self.n, self.channels, self.read, [self.digests[i] for i in range(len(self))], moments)
 
     def _path(self, i: int) -> Path:
+        """A short last chunk has a name of its own, so that fewer images never take the place of more."""
         assert self.folder is not None
-        return self.folder / f"{i:06d}.safetensors"
+        rows = self.images([i])
+        return self.folder / (f"{i:06d}.safetensors" if rows == CHUNK else f"{i:06d}-{rows}.safetensors")
 
 
 def _key(detector: Detector, source: ImageSource, channels: dict[str, int]) -> str:

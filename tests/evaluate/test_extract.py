@@ -106,6 +106,18 @@ def test_more_images_need_only_the_new_ones(tmp_path: Path):
     assert fewer.array("first").shape == (30, 1)
 
 
+def test_fewer_images_take_nothing_from_more(tmp_path: Path):
+    """Two evaluations of different n share a reference, at the same time even."""
+    detector = Sums()
+    more = features(detector, Numbers(), N, tmp_path)
+    few = features(detector, Numbers(), 64, tmp_path)
+    assert np.array_equal(few.array("first")[:, 0], wanted(64))
+    check(more, N)
+    detector.calls = 0
+    check(features(detector, Numbers(), N, tmp_path), N)
+    assert detector.calls == 0
+
+
 def test_a_chunk_that_is_damaged_is_made_again(tmp_path: Path):
     features(Sums(), Numbers(), N, tmp_path)
     (file,) = tmp_path.glob("*/000001.safetensors")
