@@ -3,14 +3,15 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from gear.cli import main
-from gear.config import NAMED, Config, Data, Frozen, Sampling
-from gear.recipes import RECIPES, ROWS, demo, registry, run_of, same_as
+from gear.config import NAMED, Config, Data, Frozen, Sampling, Watch
+from gear.recipes import RECIPES, ROWS, demo, name_of, registry, run_of, same_as
 from gear.store.networks import WEIGHTS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -180,3 +181,17 @@ def test_recipes_stay_functions() -> None:
 def test_recipes_need_no_torch() -> None:
     code = "import sys, gear.recipes, gear.recipes.listing; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_configuration_is_known_by_its_recipe(name):
+    """Wherever it was run; recipes that train the same run are one."""
+    config = RECIPES[name]()
+    elsewhere = replace(config, device="cpu", log_every=7, sampling=Sampling(3.0), watch=Watch(sample_every=0))
+    if config.data.path not in NAMED:
+        elsewhere = replace(elsewhere, data=replace(config.data, path="/somewhere/else", workers=1))
+    found = name_of(elsewhere)
+    assert found is not None
+    assert run_of(found) == run_of(name)
+    assert name_of(replace(config, seed=config.seed + 1)) is None
+    assert name_of(replace(config, steps=config.steps + 1)) is None
