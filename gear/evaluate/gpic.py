@@ -23,7 +23,7 @@ from gear.evaluate.adm import FEW, Found, MeasureError, distance
 from gear.evaluate.dino import FEATURES
 from gear.evaluate.extract import Detector, Stored, features
 from gear.evaluate.frechet import Gaussian
-from gear.evaluate.kernel import mmd
+from gear.evaluate.kernel import kid
 from gear.evaluate.neighbours import prdc
 from gear.evaluate.results import Metric
 from gear.store import cache
@@ -135,7 +135,7 @@ def gpic(samples: Stored, reference: Reference, *, seed: int = 0, interval: bool
     note = f"k = {K}, {len(some[0]):,} of the reference"
     for name in ("precision", "recall", "density", "coverage"):
         metrics[name] = Metric(getattr(near, name), len(some[1]), note=note)
-    kernel = mmd(fake, real, seed=seed)
+    kernel = kid(fake, real, seed=seed)  # the same kernel and estimator, of DINOv2's features
     metrics["mmd"] = Metric(kernel.mean, n, note=f"{kernel.subsets} subsets of {kernel.size}, sd {kernel.sd:.4g}")
     return Found(metrics, reference.warnings + _few(n, m, samples.channels[FEATURES]))
 

@@ -66,20 +66,6 @@ def kid(
     return Kid(found.mean().item(), found.std().item(), subsets, size)
 
 
-def mmd(
-    a: Float[np.ndarray, "n D"],
-    b: Float[np.ndarray, "m _"],
-    subsets: int = 100,
-    size: int = 1000,
-    seed: int = 0,
-    *,
-    progress: Progress | None = None,
-) -> Kid:
-    """`kid` under the name it has in the GPIC protocol, which takes it of DINOv2's features: the same kernel and
-    estimator, 100 subsets of 1000. The released evaluation seeds nothing."""
-    return kid(a, b, subsets, size, seed, progress=progress)
-
-
 def mmd2(x: Float[np.ndarray, "n D"], y: Float[np.ndarray, "m _"]) -> float:
     """The unbiased squared MMD of all images at once, the kernel as in `kid`. Raises as `kid` does."""
     _check(x, y)
@@ -145,7 +131,7 @@ def _mmd2(x: Float[Tensor, "n D"], y: Float[Tensor, "n D"]) -> float:
 def _kernel(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
     inner = (x @ y.T).double()
     base = inner.div_(x.shape[1]).add_(1)
-    return base * base * base
+    return (base * base).mul_(base)
 
 
 def _rows(features: Float[np.ndarray, "n D"], which: np.ndarray | slice) -> Float[Tensor, "_ D"]:
