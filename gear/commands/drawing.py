@@ -14,7 +14,7 @@ from gear import weights
 from gear.data.crop import Interpolation
 from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
-from gear.evaluate.results import Model
+from gear.evaluate.results import Model, require_seed
 from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.inference import AT_ONCE, label_numbers, require_generator
 from gear.recipes import name_of
@@ -37,8 +37,7 @@ class Drawn:
     def __init__(
         self, pair: Pair, n: int, seed: int = 0, *, classes: tuple[str, ...] = (), batch: int = 128, **options: Any
     ):
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
+        require_seed(seed)
         self.pair, self.generator, self.seed = pair, require_generator(pair), seed
         self.options = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
         given = label_numbers(classes, pair.checkpoint.classes) or None

@@ -53,6 +53,7 @@ def coco(
     from gear.train import distributed
 
     started = time.perf_counter()
+    results.require_seed(seed)
     on = distributed.own_device(build.device(Config(device=device)))
     with distributed.joined(on):
         samples = sources.opened(images, resolution, interpolation, what="samples")

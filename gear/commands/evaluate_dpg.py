@@ -45,6 +45,7 @@ def dpg(
     if distributed.launch().size > 1:
         raise ValueError("gear evaluate dpg judges in one process: start it without torchrun.")
     started = time.perf_counter()
+    results.require_seed(seed)
     on = build.device(Config(device=device))
     asked = prompts.dpg_questions(questions)
     images = layouts.dpg_images(folder, asked.keys())

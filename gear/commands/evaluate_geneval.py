@@ -42,6 +42,7 @@ def geneval(
     if distributed.launch().size > 1:
         raise ValueError("gear evaluate geneval judges in one process: start it without torchrun.")
     started = time.perf_counter()
+    results.require_seed(seed)
     on = build.device(Config(device=device))
     images = layouts.geneval_images(folder)
     eyes, painter = Mask2Former(detector).to(on), Painter(Clip(clip).to(on))

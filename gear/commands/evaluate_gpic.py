@@ -50,6 +50,7 @@ def gpic(
     from gear.train import distributed
 
     started = time.perf_counter()
+    results.require_seed(seed)
     on = distributed.own_device(build.device(Config(device=device)))
     where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
     where |= {} if cfg_scale is None else {"cfg_scale": cfg_scale}

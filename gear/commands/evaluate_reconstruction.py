@@ -49,6 +49,7 @@ def reconstruction(
     from gear.train import distributed
 
     started = time.perf_counter()
+    results.require_seed(seed)
     on = distributed.own_device(build.device(Config(device=device)))
     pair = load(run, str(on), resolution=resolution)
     with distributed.joined(on):

@@ -97,6 +97,7 @@ def judging(asked: Asked) -> Iterator[Judge]:
     Raises what `drawing.opened` and `reference.opened` raise, and `gear.weights.MissingWeight`.
     """
     started = time.perf_counter()
+    results.require_seed(asked.seed)
     on = distributed.own_device(build.device(Config(device=asked.device)))
     where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "interpolation": asked.interpolation}
     with distributed.joined(on):

@@ -58,8 +58,7 @@ class Asked:
                 raise ValueError(f"{name} must be at least {self.fewest} for k = {self.k} neighbours; it is {value}.")
         if not self.tau > 0:
             raise ValueError(f"tau must be above 0 (usage is of softmax(A / tau)); it is {self.tau}.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {self.seed}.")
+        results.require_seed(self.seed)
 
     @property
     def fewest(self) -> int:

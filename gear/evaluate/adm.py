@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
-from gear.evaluate.bootstrap import frechet_jackknife
+from gear.evaluate.bootstrap import frechet_jackknife, jackknife, mean_interval
 from gear.evaluate.extract import Stored
 from gear.evaluate.frechet import Gaussian, Moments, frechet
 from gear.evaluate.inception_score import inception_score
@@ -25,6 +25,8 @@ from gear.progress import bars
 K = 3  # nearest neighbours
 SPLIT = 5000  # images of one Inception Score
 FEW = 10_000  # samples below which a Frechet distance is mostly its bias, and intervals are worth their time
+ROUNDING = 1e-4  # of the largest feature: what is closer is the same image
+BESIDE = 3  # neighbours along the direction that are looked at
 COPIES = 0.01  # share of samples equal to an earlier one, above which it is said
 
 
@@ -49,18 +51,16 @@ def adm(samples: Stored, reference: Measured, *, seed: int = 0, resamples: bool 
     if n <= K:
         raise MeasureError(f"the ADM protocol needs more than {K} samples, and means something with 50,000; {n} came.")
     pool = samples.array("pool")
-    warnings = _few(n, samples.channels) + _alike(pool)
+    warnings = _few(n, pool.shape[1]) + alike(pool) + few_references(reference.moments["pool"].n, pool.shape[1])
     few = n < FEW if resamples is None else resamples
     metrics: dict[str, Metric] = {}
     for metric, name in (("gfid", "pool"), ("sfid", "spatial")):
         array = pool if name == "pool" else samples.array(name)
         metrics[metric] = distance(metric, array, samples.moments(name), reference.moments[name], few, seed)
     if "logits" in samples.channels:
-        score = inception_score(samples.array("logits"), SPLIT)
-        note = f"mean of {score.splits} splits, sd {score.sd:.4g}"
-        metrics["inception_score"] = Metric(score.mean, n, note=note)
+        metrics["inception_score"] = _inception_score(samples.array("logits"), few, seed)
         if n < 2 * SPLIT:
-            warnings.append(f"inception_score: {n:,} images make {score.splits} of the 10 splits of {SPLIT:,}.")
+            warnings.append(f"inception_score: {n:,} images make {-(-n // SPLIT)} of the 10 splits of {SPLIT:,}.")
     else:
         warnings.append(
             "inception_score is left out: these Inception weights have no classifier. `gear fetch "
@@ -72,11 +72,29 @@ def adm(samples: Stored, reference: Measured, *, seed: int = 0, resamples: bool 
         with counted("precision, recall") as progress:
             pr = precision_recall(compared, pool, K, progress=progress)
         note = f"k = {K}, against {len(compared):,} reference images"
-        metrics |= {"precision": Metric(pr.precision, n, note=note), "recall": Metric(pr.recall, n, note=note)}
+        metrics |= {name: share(pr.each[name], n, few, note, seed) for name in ("precision", "recall")}
         metrics["kid"] = kernel_distance(pool, compared, few, seed)
     else:
         warnings.append(f"precision, recall and kid are left out: the reference has {len(compared)} images.")
     return Found(metrics, warnings)
+
+
+def share(each: Float64[np.ndarray, "_"], n: int, interval: bool, note: str, seed: int = 0) -> Metric:
+    """The mean of a value an image, with a 95 % bootstrap interval over these images, in which the other set and the
+    reaches stay as they are. n: of the samples."""
+    span = mean_interval(each, seed=seed) if interval else None
+    return Metric(float(each.mean()), n, None if span is None else (span.low, span.high), note)
+
+
+def _inception_score(logits: Float32[np.ndarray, "n _"], interval: bool, seed: int) -> Metric:
+    """With a 95 % interval of the delete-a-group jackknife: copies, which a bootstrap makes, lower the score."""
+    score = inception_score(logits, SPLIT)
+    span = None
+    if interval and len(logits) > 1:
+        with counted("interval of inception_score"):
+            found = jackknife(lambda kept: inception_score(logits[kept], SPLIT).mean, len(logits), seed=seed)
+        span = (found.interval.low, found.interval.high)
+    return Metric(score.mean, len(logits), span, f"mean of {score.splits} splits, sd {score.sd:.4g}")
 
 
 def kernel_distance(
@@ -120,12 +138,24 @@ def counted(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: shown.update(bar, completed=done, total=total)
 
 
-def _few(n: int, channels: dict[str, int]) -> list[str]:
+def few_references(m: int, channels: int) -> list[str]:
+    """m: images behind the reference's moments; 0 where its file does not say."""
+    if 0 < m <= channels:
+        return [
+            f"the reference: {m:,} images are no more than the {channels:,} dimensions of the features: its covariance "
+            "is singular, and Frechet distances to it say little. Give more, or read kid."
+        ]
+    if 0 < m < FEW:
+        return [f"the reference: of {m:,} images, Frechet distances to it are higher than to more; compare at equal m."]
+    return []
+
+
+def _few(n: int, channels: int) -> list[str]:
     said = []
-    if n < channels["pool"]:
+    if n <= channels:
         said.append(
-            f"gfid, sfid: {n:,} samples are fewer than the {channels['pool']:,} dimensions of the features: their "
-            "covariance is singular, and the distances say little. Read kid, or draw more."
+            f"gfid, sfid: {n:,} samples are no more than the {channels:,} dimensions of the features: their covariance "
+            "is singular, and the distances say little. Read kid, or draw more."
         )
     if n < FEW:
         said.append(
@@ -137,13 +167,24 @@ def _few(n: int, channels: dict[str, int]) -> list[str]:
     return said
 
 
-def _alike(pool: Float32[np.ndarray, "n D"]) -> list[str]:
-    """Raises `MeasureError` if all samples are the same."""
-    different = len({row.tobytes() for row in pool})
-    if different == 1:
+def alike(features: Float32[np.ndarray, "n D"]) -> list[str]:
+    """Whether samples are copies of others. Raises `MeasureError` if all are the same.
+
+    A network rounds differently in a batch of another size, so copies are close to the last digits, not equal: they are
+    looked for beside each other along a random direction.
+    """
+    along = features @ np.random.default_rng(0).standard_normal(features.shape[1], np.float32)
+    order, copy = np.argsort(along), np.zeros(len(features), dtype=bool)
+    for gap in range(1, min(BESIDE, len(order) - 1) + 1):
+        for some in np.array_split(np.arange(len(order) - gap), len(order) // 4096 + 1):
+            a, b = order[some], order[some + gap]
+            apart = np.abs(features[b] - features[a]).max(1)
+            copy[b] |= apart <= ROUNDING * np.abs(features[a]).max(1)
+    same = int(copy.sum())
+    if same == len(features) - 1:
         raise MeasureError(
-            f"all {len(pool)} samples are the same image: look at them; a collapsed generator, or one seed for all, "
-            "makes such."
+            f"all {len(features)} samples are the same image: look at them; a collapsed generator, or one seed for "
+            "all, makes such."
         )
-    copies = 1 - different / len(pool)
+    copies = same / len(features)
     return [f"{copies:.1%} of the samples are copies of others."] if copies > COPIES else []

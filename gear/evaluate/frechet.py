@@ -12,6 +12,7 @@ from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 ROWS = 4096  # converted to float64 at a time
+SKEW = 1e-5  # of the largest entry: by how much a covariance kept in float32 may miss being symmetric
 EXACT = 1e-8  # of the traces: what a shortcut may cost at worst, 1e-6 of an FID
 SMALL = 256  # singular values of matrices up to here take no time
 
@@ -108,10 +109,20 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
     for g in (a, b):
         if not (g.mean.isfinite().all() and g.covariance.isfinite().all()):
             raise FrechetError("means and covariances must be finite; NaN or infinity came.")
+        if not _is_covariance(g.covariance):
+            raise FrechetError(
+                "a covariance must be symmetric, with a diagonal of 0 or more, which this one is not: its file is "
+                "damaged, or holds something else."
+            )
     within = a.covariance.trace() + b.covariance.trace()
     between = _nuclear(_root(a.covariance).T @ _root(b.covariance), EXACT * within)
     distance = (a.mean - b.mean).square().sum() + within - 2 * between
     return max(distance.item(), 0.0)  # of equal sets rounding may leave -1e-12
+
+
+def _is_covariance(S: Float64[Tensor, "D D"]) -> bool:
+    most = SKEW * S.abs().max()
+    return bool(((S - S.T).abs() <= most).all() and (S.diagonal() >= -most).all())
 
 
 def _nuclear(P: Float64[Tensor, "r s"], error: Float64[Tensor, ""]) -> Float64[Tensor, ""]:

@@ -19,13 +19,11 @@ from gear import ranks
 from gear.data import DataError
 from gear.data.crop import Interpolation
 from gear.evaluate import images, npz
-from gear.evaluate.adm import FEW, Found, MeasureError, distance
+from gear.evaluate.adm import FEW, Found, MeasureError, alike, counted, distance, kernel_distance, share
 from gear.evaluate.dino import FEATURES
 from gear.evaluate.extract import Detector, Stored, features
 from gear.evaluate.frechet import Gaussian
-from gear.evaluate.kernel import kid
 from gear.evaluate.neighbours import prdc
-from gear.evaluate.results import Metric
 from gear.store import cache
 from gear.store.packages import sha256
 
@@ -125,19 +123,18 @@ def gpic(samples: Stored, reference: Reference, *, seed: int = 0, interval: bool
             f"neighbours need more than {K} images in each set; there are {n} samples, {m} in the reference."
         )
     fake, real = samples.array(FEATURES), reference.embeddings
-    if (fake == fake[0]).all():
-        raise MeasureError(f"all {n} samples are the same image to the network: look at them.")
+    copies = alike(fake)
     few = n < FEW if interval is None else interval
     metrics = {"fdd": distance("fdd", fake, samples.moments(FEATURES), reference.gaussian, few, seed)}
     random = np.random.default_rng(seed)
     some = [np.sort(random.permutation(len(of))[:COMPARED]) for of in (real, fake)]
-    near = prdc(real[some[0]], fake[some[1]], K)
+    with counted("neighbours") as progress:
+        near = prdc(real[some[0]], fake[some[1]], K, progress=progress)
     note = f"k = {K}, {len(some[0]):,} of the reference"
     for name in ("precision", "recall", "density", "coverage"):
-        metrics[name] = Metric(getattr(near, name), len(some[1]), note=note)
-    kernel = kid(fake, real, seed=seed)  # the same kernel and estimator, of DINOv2's features
-    metrics["mmd"] = Metric(kernel.mean, n, note=f"{kernel.subsets} subsets of {kernel.size}, sd {kernel.sd:.4g}")
-    return Found(metrics, reference.warnings + _few(n, m, samples.channels[FEATURES]))
+        metrics[name] = share(near.each[name], len(some[1]), few, note, seed)
+    metrics["mmd"] = kernel_distance(fake, real, few, seed)  # KID's kernel and estimator, of DINOv2's features
+    return Found(metrics, reference.warnings + copies + _few(n, m, samples.channels[FEATURES]))
 
 
 def _few(n: int, m: int, channels: int) -> list[str]:

@@ -56,7 +56,7 @@ def kid(
         raise KernelError(f"KID needs at least 1 subset of at least 2 images; {subsets} of {size} were asked for.")
     if (least := min(len(a), len(b))) < size:
         size = least // 2
-    random = np.random.RandomState(seed)  # the generator of torch-fidelity
+    random = np.random.RandomState(seed % 2**32)  # the generator of torch-fidelity, which takes no more
     found = np.empty(subsets)
     for i in range(subsets):
         x, y = (_rows(s, random.choice(len(s), size, replace=False)) for s in (a, b))

@@ -1,7 +1,8 @@
 """Whether images lie where the other set has images: precision, recall, density, coverage, by nearest neighbours."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 HELD = 10_000_000  # distances at a time, 80 MB
 
 Progress = Callable[[int, int], None]
+Each = dict[str, Float64[np.ndarray, "_"]]
 
 
 class NeighbourError(ValueError):
@@ -21,10 +23,12 @@ class NeighbourError(ValueError):
 class PrecisionRecall:
     """
     precision: share of fake images within the reach of a real one. recall: share of real images within that of a fake.
+    each: by these names, a value for every image, of which they are the means.
     """
 
     precision: float
     recall: float
+    each: Each = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Prdc:
     recall: float
     density: float
     coverage: float
+    each: Each = field(default_factory=dict, repr=False, compare=False)
 
 
 def precision_recall(
@@ -61,7 +66,7 @@ def precision_recall(
     for rows, d in sets.squared(sets.real, sets.fake):
         in_real |= (d <= reach_real[rows, None] + sets.slack).any(0)
         in_fake.append((d <= reach_fake + sets.slack).any(1))
-    return PrecisionRecall(_share(in_real), _share(torch.cat(in_fake)))
+    return PrecisionRecall(**_means(precision=in_real, recall=torch.cat(in_fake)))
 
 
 def prdc(
@@ -82,8 +87,8 @@ def prdc(
         hits += within.sum(0)
         covered.append(within.any(1))
         recalled.append((d < reach_fake - sets.slack).any(1))
-    density = hits.double().mean().item() / k
-    return Prdc(_share(hits > 0), _share(torch.cat(recalled)), density, _share(torch.cat(covered)))
+    found = _means(precision=hits > 0, recall=torch.cat(recalled), density=hits.double() / k, coverage=torch.cat(covered))
+    return Prdc(**found | {"density": hits.double().mean().item() / k})
 
 
 class _Sets:
@@ -138,5 +143,7 @@ class _Sets:
                 self.progress(self.done, self.total)
 
 
-def _share(of: Tensor) -> float:
-    return of.double().mean().item()
+def _means(**values: Tensor) -> dict[str, Any]:
+    """The mean of each, and under "each" the values."""
+    each = {name: of.double().cpu().numpy() for name, of in values.items()}
+    return {name: float(of.mean()) for name, of in each.items()} | {"each": each}

@@ -15,7 +15,10 @@ import torch
 from gear.store.whole import replacing
 
 NAME, FORMAT = "results.json", 1
-VERSIONS = ("gear", "torch", "torchvision", "numpy", "pillow", "torch-fidelity", "timm", "transformers", "lpips")
+VERSIONS = (
+    *("gear", "torch", "torchvision", "numpy", "scipy", "pillow"),
+    *("torch-fidelity", "timm", "transformers", "lpips"),
+)
 
 Protocol = Literal["adm", "reconstruction", "gpic", "coco", "geneval", "dpg", "sweep", "probe"]
 
@@ -80,6 +83,12 @@ class Results:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **more,
         }
+
+
+def require_seed(seed: int) -> None:
+    """Before anything is drawn. Raises ValueError."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
 
 
 def write(folder: Path, results: Results, name: str = NAME) -> Path:

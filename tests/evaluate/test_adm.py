@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import linalg
 
-from gear.evaluate.adm import K, MeasureError, adm
+from gear.evaluate.adm import K, MeasureError, adm, alike, few_references, share
 from gear.evaluate.extract import CHUNK, Stored
 from gear.evaluate.frechet import gaussian
 from gear.evaluate.reference import Measured
@@ -96,7 +96,7 @@ def test_few_samples_get_intervals_around_their_value_and_warnings():
     said = " ".join(found.warnings)
     assert "100 samples both are far above" in said
     assert "fewer than the" not in said
-    assert "fewer than the 6 dimensions" in " ".join(adm(stored(drawn(5)), real()).warnings)
+    assert "no more than the 6 dimensions" in " ".join(adm(stored(drawn(5)), real()).warnings)
 
 
 def test_without_a_classifier_the_inception_score_is_left_out():
@@ -139,3 +139,31 @@ def test_noise_moves_every_number_the_wrong_way():
     for name in ("gfid", "sfid", "kid"):
         assert ladder[0][name] < ladder[1][name] < ladder[2][name]
     assert ladder[0]["precision"] > ladder[1]["precision"] > ladder[2]["precision"]
+
+
+def test_copies_are_found_whatever_rounding_made_of_them() -> None:
+    """Another batch size moves the last digits of a network's features."""
+    random = np.random.default_rng(0)
+    features = random.random((500, 64), np.float32)
+    assert alike(features) == []
+    rounded = features * (1 + 2e-6 * random.standard_normal(features.shape, np.float32))
+    assert alike(np.concatenate([features, rounded[:50]])) == ["9.1% of the samples are copies of others."]
+    one = np.broadcast_to(features[:1], (70, 64)) * (1 + 2e-6 * random.standard_normal((70, 1), np.float32))
+    with pytest.raises(MeasureError, match="all 70 samples are the same image"):
+        alike(one.astype(np.float32))
+
+
+def test_a_small_reference_is_warned_of() -> None:
+    assert few_references(0, 2048) == few_references(50_000, 2048) == []
+    assert "100 images are no more than the 2,048 dimensions" in few_references(100, 2048)[0]
+    assert "of 5,000 images" in few_references(5_000, 2048)[0]
+
+
+def test_shares_have_intervals() -> None:
+    each = np.array([0.0] * 40 + [1.0] * 60)
+    found = share(each, 100, True, "k = 3")
+    assert found.value == 0.6
+    assert found.interval is not None
+    assert found.interval[0] == pytest.approx(0.6 - 1.96 * 0.049, abs=0.02)
+    assert found.interval[1] == pytest.approx(0.6 + 1.96 * 0.049, abs=0.02)
+    assert share(each, 100, False, "").interval is None

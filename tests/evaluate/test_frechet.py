@@ -1,6 +1,5 @@
 """The Frechet distance against closed forms and against the matrix square root that papers write."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -157,3 +156,12 @@ def test_what_has_no_distance() -> None:
     broken = Gaussian(torch.zeros(3).double(), torch.full((3, 3), torch.inf).double(), 5)
     with pytest.raises(FrechetError, match="must be finite"):
         frechet(broken, gaussian(features))
+
+
+@pytest.mark.parametrize("kind", ["negative", "asymmetric"])
+def test_what_is_no_covariance_is_refused(kind: str) -> None:
+    """Minus the identity had a distance of 0 to anything."""
+    S = torch.eye(4).double()
+    S = -S if kind == "negative" else S + torch.ones(4, 4).triu(1)
+    with pytest.raises(FrechetError, match="symmetric, with a diagonal of 0 or more"):
+        frechet(Gaussian(torch.zeros(4).double(), S, 9), gaussian(torch.randn(50, 4)))

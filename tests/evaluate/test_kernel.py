@@ -102,3 +102,8 @@ def test_what_has_no_distance() -> None:
     broken[3, 2] = np.nan
     with pytest.raises(KernelError, match="1 of 10 vectors hold NaN"):
         mmd2(a, broken)
+
+
+def test_any_seed_of_samples_is_one_of_subsets() -> None:
+    a, b = (np.random.default_rng(i).standard_normal((40, 8)) for i in range(2))
+    assert kid(a, b, 5, 10, seed=2**32 + 3) == kid(a, b, 5, 10, seed=3)

@@ -63,7 +63,11 @@ def test_they_equal_the_libraries() -> None:
     assert (found.precision, found.recall) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
     with contextlib.redirect_stdout(io.StringIO()):
         authors = compute_prdc(real, fake, nearest_k=5)
-    assert vars(prdc(real, fake)) == pytest.approx({name: float(value) for name, value in authors.items()}, rel=1e-12)
+    ours = prdc(real, fake)
+    for name, value in authors.items():
+        assert getattr(ours, name) == pytest.approx(float(value), rel=1e-12)
+        assert ours.each[name].mean() == pytest.approx(float(value), rel=1e-12)
+    assert [len(ours.each[name]) for name in ("precision", "recall", "density", "coverage")] == [200, 150, 200, 150]
 
 
 def test_images_that_are_copies() -> None:
