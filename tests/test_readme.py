@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.run import get_args_parser
 
 from gear.choosing import beginning, fields
 from gear.cli import Train, main
@@ -73,7 +74,7 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
         "gear train demo ": " --steps 2 --batch 4 --out demo/gear",
         "gear sample": " --n 4",
         "gear encode": f" --data.path {folder}",
-        "gear evaluate adm": " --n 8",
+        "gear evaluate adm": " --n 8",  # of the two the later counts
         "gear evaluate sweep": " --n 8 --scales 1 2",
         "gear probe": " --n 8 --k 3",
     }
@@ -84,7 +85,10 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
         more = next((options for start, options in shorter.items() if command.startswith(start)), "")
         command = command.replace("FOLDER", folder).replace("IMAGES...", folder) + more
         assert exit_code(shlex.split(command)[1:]) == 0, f"{command}: {capsys.readouterr().err}"
-    measured = [f"demo/gear/evaluations/{name}/results.json" for name in ("adm", "reconstruction", "sweep")]
+    measured = [
+        next(tmp_path.glob(f"demo/gear/evaluations/{name}-*/results.json"))
+        for name in ("adm", "reconstruction", "sweep")
+    ]
     pictures = ("demo/gear/samples.png", "demo/gear/reconstructions.png", "figures/figure5.png")
     for made in (*pictures, *measured, "demo/gear/probe.json", "codes/index.json"):
         assert (tmp_path / made).stat().st_size > 100
@@ -99,7 +103,16 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
     assert "nan" not in said
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun ")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun ") and "evaluate" in c])
+def test_torchrun_leaves_an_evaluation_its_own_options(command):
+    """Else it takes --n for the beginning of one of its own, --nnodes or --nproc-per-node."""
+    asked = get_args_parser().parse_args(shlex.split(command)[1:])
+    assert (asked.module, asked.training_script, asked.nproc_per_node) == (True, "gear", "8")
+    assert "--n" in asked.training_script_args
+    assert exit_code([*asked.training_script_args, "--help"]) == 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun ") and " -m gear train " in c])
 def test_what_it_starts_on_several_gpus_is_understood(command):
     launcher, _, arguments = command.partition(" -m gear train ")
     assert launcher == "torchrun --nproc-per-node 8"

@@ -1,6 +1,5 @@
 """A run's samples as images to measure, drawn when they are asked for: the same ones for a seed, whatever the batch."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -8,16 +7,16 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from gear import weights
+from gear.commands.models import EVALUATIONS, called, folder, model, slug, weights_sha256
 from gear.data.crop import Interpolation
 from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
 from gear.evaluate.results import Model, require_seed
 from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.inference import AT_ONCE, label_numbers, require_generator
-from gear.recipes import name_of
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
@@ -55,7 +54,8 @@ class Drawn:
         checkpoint = self.pair.checkpoint
         found = {"kind": "samples", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
         found |= {"resolution": list(self.resolution), "interpolation": None, "crop": "none", "seed": self.seed}
-        found |= {"classes": list(self.classes), "weights_sha256": self._weights(), **self.options}
+        digest = weights_sha256(checkpoint, "tokenizer", "generator")
+        found |= {"classes": list(self.classes), "weights_sha256": digest, **self.options}
         interval = self.options["cfg_interval"]
         found["cfg_interval"] = None if interval is None else list(interval)
         return found | ({} if self.pair.on.type == "cpu" else {"batch": self.block})
@@ -76,7 +76,7 @@ class Drawn:
     def model(self, name: str | None = None) -> Model:
         """What drew them, for results.json."""
         checkpoint = self.pair.checkpoint
-        return model(checkpoint, name or _name(checkpoint.path), self.generator)
+        return model(checkpoint, name or called(checkpoint.path), self.generator)
 
     @torch.no_grad()
     def _drawn(self, ids: range) -> UInt8[Tensor, "b 3 H W"]:
@@ -84,22 +84,20 @@ class Drawn:
         q = generate(self.generator, labels, seed=self.seed, image_ids=ids, batch=self.block, **self.options)
         return torch.cat([to_uint8(self.pair.tokenizer.decode(part)) for part in q.split(AT_ONCE)])
 
-    def _weights(self) -> str:
-        digest = hashlib.sha256()
-        for part in ("tokenizer", "generator"):
-            for name, t in sorted(self.pair.checkpoint.averaged(part).items()):
-                digest.update(f"{part}.{name} {t.dtype} {tuple(t.shape)}".encode())
-                digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+    def label(self) -> str:
+        """What tells these samples from others of the run, for the name of a folder."""
+        usual = asdict(Options())
+        changed = {k: v for k, v in self.options.items() if k == "cfg_scale" or v != usual[k]}
+        found = {"step": self.pair.checkpoint.step or None, **changed, "seed": self.seed or None}
+        found |= {"classes": "-".join(self.classes) or None}
+        names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
+        return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None))
 
 
-def model(checkpoint: state.Checkpoint, name: str, *nets: nn.Module) -> Model:
-    """For results.json; params: of `nets`. Stage, steps and recipe are known of runs of ours only."""
-    trained, params = checkpoint.step > 0, sum(p.numel() for net in nets for p in net.parameters())
-    if not trained:
-        return Model(name, params=params)
-    stage = type(checkpoint.config.stage).__name__.lower()
-    return Model(name, name_of(checkpoint.config), stage, checkpoint.step, params)
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def is_model(where: str) -> bool:
@@ -133,14 +131,15 @@ def opened(
     return images.opened(where, resolution, interpolation, what="samples")
 
 
-def folder_of(source: ImageSource, where: str) -> Path:
-    """Where an evaluation goes by default: into the run, or, for images and public files, to evaluations/ here."""
-    if isinstance(source, Drawn) and source.pair.checkpoint.step:
-        path = source.pair.checkpoint.path
-        run = path if path.is_dir() else path.parent
-        return (run.parent if run.name == state.OLDER else run) / "evaluations"
-    return Path("evaluations") / _name(Path(where))
+def folder_of(source: ImageSource, where: str, protocol: str, *against: str) -> Path:
+    """Where an evaluation goes by default: into the run, or, for images and public files, to evaluations/ here. Its
+    name says what it was measured against and which samples these are.
+    """
+    if isinstance(source, Drawn):
+        return folder(source.pair.checkpoint) / slug(protocol, *map(stem, against), source.label())
+    return Path(EVALUATIONS) / called(Path(where)) / slug(protocol, *map(stem, against))
 
 
-def _name(path: Path) -> str:
-    return path.parent.name if path.name == state.NAME else path.stem or "samples"
+def stem(where: str) -> str:
+    """Images by the name of their folder or file, or of their data set."""
+    return Path(where).expanduser().resolve().stem if Path(where).expanduser().exists() else where

@@ -30,7 +30,7 @@ def adm(
 ) -> None:
     """Measure samples by the ADM protocol (Table 1): gFID, sFID, Inception Score, precision, recall; and KID.
 
-    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate adm ...
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate adm ...
 
     Args:
         source: A run, checkpoint or public generator, which is sampled; or images: a folder, an .npz in the layout of
@@ -54,7 +54,8 @@ def adm(
         out: Folder for results.json and the features; by default in the run, or below evaluations/.
         device: Where to run.
     """
-    from gear.commands.measuring import Asked, judging, present
+    from gear.commands.drawing import folder_of
+    from gear.commands.measuring import Asked, judging
 
     given = {
         "cfg_scale": cfg_scale,
@@ -70,5 +71,4 @@ def adm(
         options={name: value for name, value in given.items() if value is not None},
     )
     with judging(asked) as judge:
-        folder = out or judge.folder / "adm"
-        present(judge.measure(judge.samples, folder), folder)
+        judge.measure(judge.samples, out or folder_of(judge.samples, source, "adm", reference))

@@ -15,6 +15,7 @@ def coco(
     clip: str = "openai/clip-vit-base-patch32",
     n: int | None = None,
     seed: int = 0,
+    cfg_scale: float | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     interval: bool | None = None,
@@ -24,7 +25,7 @@ def coco(
 ) -> None:
     """Measure images drawn from COCO's captions (Table 3): the CLIP score, 100 cos of ViT-B/32, and FID.
 
-    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate coco ...
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate coco ...
 
     Args:
         images: A folder or .zip of images named by the captions' keys, or an .npz in the captions' order.
@@ -33,6 +34,7 @@ def coco(
         clip: Folder or name of a CLIP of transformers.
         n: Only the first n images.
         seed: Of the intervals.
+        cfg_scale: Of the guidance that the images were drawn with, for the tables.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of the resize of images and reference.
         interval: Whether FID gets a 95 % interval; by default where n is below 10,000.
@@ -58,11 +60,11 @@ def coco(
     with distributed.joined(on):
         samples = sources.opened(images, resolution, interpolation, what="samples")
         n = len(samples) if n is None else min(n, len(samples))
-        folder = out or drawing.folder_of(samples, images) / "coco"
+        folder = out or drawing.folder_of(samples, images, "coco")
         prompts = None if captions is None else protocol.paired(samples, texts.captions(captions))
         metrics: dict[str, results.Metric] = {}
         about: dict[str, Any] = {"captions": None if captions is None else str(captions)}
-        settings: dict[str, Any] = {"n": n, "seed": seed}
+        settings: dict[str, Any] = {"n": n, "seed": seed, "cfg_scale": cfg_scale}
         weights, pixels = dict[str, str](), ""
         options = {"store": folder / "features", "batch": batch}
         eyes = None if prompts is None else clip_score.Clip(clip).to(on)  # before anything that takes long
@@ -78,6 +80,7 @@ def coco(
                 few, pool = n < adm.FEW if interval is None else interval, found.array("pool")
                 moments = found.moments("pool")
                 metrics["fid"] = adm.distance("fid", pool, moments, measured.moments["pool"], few, seed)
+                metrics["kid"] = adm.kernel_distance(pool, measured.compared, few, seed)
                 pixels = found.pixels
         if eyes is not None and prompts is not None:
             found = extract.features(eyes, samples, n, title="CLIP", **options)
@@ -100,7 +103,5 @@ def coco(
                 warnings=warnings,
                 seconds=time.perf_counter() - started,
             )
-            path = results.write(folder, told)
-            print(results.table(metrics))
-            print(*(f"warning: {line}" for line in warnings), f"written: {path}", sep="\n")
+            results.report(folder, told)
         distributed.together()

@@ -15,6 +15,7 @@ def dpg(
     tiles: Literal[1, 4] = 4,
     batch: int = 16,
     seed: int = 0,
+    cfg_scale: float | None = None,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -31,6 +32,7 @@ def dpg(
         tiles: 4: files are grids of 2 x 2; 1: files are single images.
         batch: Questions at a time.
         seed: Of the interval.
+        cfg_scale: Of the guidance that the images were drawn with, for the tables.
         out: Folder for results.json and judged.jsonl, a line for each file; by default below evaluations/.
         device: Where to run.
     """
@@ -75,11 +77,9 @@ def dpg(
         metrics=metrics,
         source={"kind": "dpg folder", "path": str(folder), "n": tiles * len(images), "prompts": len(judged)},
         reference={"path": str(questions), "prompts": len(asked)},
-        settings=about | {"seed": seed, "categories": "answers as they are, of all images"},
+        settings=about | {"seed": seed, "cfg_scale": cfg_scale, "categories": "answers as they are, of all images"},
         weights={f"{judge}/{name}": digest for name, digest in answering.about()["sha256"].items()},
         warnings=warnings,
         seconds=time.perf_counter() - started,
     )
-    path = results.write(out, told)
-    print(results.table(metrics))
-    print(*(f"warning: {line}" for line in warnings), f"written: {path}", sep="\n")
+    results.report(out, told)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -12,6 +13,8 @@ def geneval(
     detector: str = "facebook/mask2former-swin-small-coco-instance",
     clip: str = "openai/clip-vit-large-patch14",
     seed: int = 0,
+    prompts: Literal["short", "long"] | None = None,
+    cfg_scale: float | None = None,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -26,6 +29,8 @@ def geneval(
         detector: Folder or name of a Mask2Former of transformers that knows COCO's 80 objects.
         clip: Folder or name of a CLIP of transformers, which tells colours.
         seed: Of the intervals.
+        prompts: Which the images were drawn from, for the tables: GenEval's own, or refined by a language model.
+        cfg_scale: Of the guidance that they were drawn with, likewise.
         out: Folder for results.json and judged.jsonl, a line for each image; by default below evaluations/.
         device: Where to run.
     """
@@ -77,11 +82,15 @@ def geneval(
         metrics=metrics,
         source={"kind": "geneval folder", "path": str(folder), "n": len(images), "prompts": len(verdicts)},
         reference={},
-        settings=about | {"seed": seed, "judge": "gear: Mask2Former and CLIP of transformers"},
+        settings=about
+        | {
+            "seed": seed,
+            "prompt_set": prompts,
+            "cfg_scale": cfg_scale,
+            "judge": "gear: Mask2Former and CLIP of transformers",
+        },
         weights=weights,
         warnings=warnings,
         seconds=time.perf_counter() - started,
     )
-    path = results.write(out, told)
-    print(results.table(metrics))
-    print(*(f"warning: {line}" for line in warnings), f"written: {path}", sep="\n")
+    results.report(out, told)

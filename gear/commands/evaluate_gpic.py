@@ -25,7 +25,7 @@ def gpic(
 ) -> None:
     """Measure samples as GPIC does (Table 2): FDD, precision, recall, density, coverage and MMD, of DINOv2 ViT-L/14.
 
-    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate gpic ...
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate gpic ...
 
     Args:
         source: Images: a folder, an .npz, a .zip, builtin, cifar10 or cifar10-test; or a run, which is sampled.
@@ -58,9 +58,9 @@ def gpic(
         with distributed.first_here():
             weights = fetch.on_demand("dinov2-l")
         detector = dino.DinoDetector(weights, positions).to(on)
-        against = protocol.opened(reference, detector, resolution, interpolation)
         samples = drawing.opened(source, n, seed=seed, **where)
-        folder = out or drawing.folder_of(samples, source) / "gpic"
+        against = protocol.opened(reference, detector, resolution, interpolation)
+        folder = out or drawing.folder_of(samples, source, "gpic", reference)
         n = min(n, len(samples))
         found = extract.features(
             detector, samples, n, folder / "features", batch=batch, title="samples", count=(dino.FEATURES,)
@@ -88,7 +88,5 @@ def gpic(
                 seconds=time.perf_counter() - started,
                 model=samples.model() if isinstance(samples, drawing.Drawn) else None,
             )
-            path = results.write(folder, told)
-            print(results.table(measured.metrics))
-            print(*(f"warning: {line}" for line in measured.warnings), f"written: {path}", sep="\n")
+            results.report(folder, told)
         distributed.together()

@@ -23,7 +23,7 @@ def reconstruction(
 ) -> None:
     """Measure a tokenizer's reconstructions (Table 18): rFID, PSNR, SSIM in both its forms, L1, LPIPS.
 
-    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m gear evaluate
+    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate
     reconstruction ...
 
     Args:
@@ -60,20 +60,20 @@ def reconstruction(
         perceptual, warnings = pairs.perceptual(trunk, originals.resolution)
         detector = pairs.Compared(inception.opened(), perceptual).to(on)
         beside = Beside(pair, originals)
-        folder = out or beside.folder() / "reconstruction"
+        folder = out or beside.folder(data, interpolation)
         count = ("original", "rebuilt")
         kept = extract.features(detector, beside, n, folder / "features", batch=batch, title="pairs", count=count)
         if ranks.rank() == 0:
             found = pairs.reconstruction(kept, detector.names, seed=seed, resamples=intervals)
             about = originals.about()
             warnings = found.warnings + warnings
-            path = results.write(
+            results.report(
                 folder,
                 results.Results(
                     protocol="reconstruction",
                     metrics=found.metrics,
                     source=beside.about() | {"n": n, "pixels_sha256": kept.pixels},
-                    reference=about | {"n": n},
+                    reference=about | {"n": n, "pixels_sha256": extract.pixels_sha256(originals, n)},
                     settings={
                         "n": n,
                         "seed": seed,
@@ -88,6 +88,4 @@ def reconstruction(
                     model=beside.model(),
                 ),
             )
-            print(results.table(found.metrics))
-            print(*(f"warning: {line}" for line in warnings), f"written: {path}", sep="\n")
         distributed.together()

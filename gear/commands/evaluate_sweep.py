@@ -55,8 +55,11 @@ def sweep(
     """
     from dataclasses import asdict, replace
 
-    from gear.commands.drawing import Drawn
-    from gear.commands.measuring import Asked, judging, present
+    from gear import ranks
+    from gear.commands.drawing import Drawn, stem
+    from gear.commands.measuring import Asked, judging
+    from gear.commands.models import folder as evaluations
+    from gear.commands.models import slug
     from gear.evaluate import results
 
     wrong = [scale for scale in scales if not 0 <= scale < float("inf")]
@@ -70,15 +73,17 @@ def sweep(
         options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
     )
     with judging(asked) as judge:
-        folder, first = out or judge.folder / "sweep", judge.samples
+        first = judge.samples
         assert isinstance(first, Drawn)
+        step = f"step-{first.pair.checkpoint.step}" if first.pair.checkpoint.step else ""
+        folder = out or evaluations(first.pair.checkpoint) / slug("sweep", stem(reference), step)
         points = []
         for scale in sorted(scales):
             samples, into = Drawn(first.pair, n, seed, **options, cfg_scale=scale), folder / f"cfg-{scale:g}"
+            if ranks.rank() == 0:
+                print(f"guidance {scale:g}:")
             told = judge.measure(samples, into)
             if told is not None:
-                print(f"[guidance {scale:g}]")
-                present(told, into)
                 points.append({"cfg_scale": scale, "metrics": {k: asdict(m) for k, m in told.metrics.items()}})
                 # After each, so that what is there can be looked at.
                 settings = told.settings | {"protocol": "adm", "cfg_scale": None, "scales": sorted(scales)}

@@ -50,14 +50,12 @@ class Judge:
 
     asked: Asked
     samples: ImageSource
-    folder: Path
     detector: Any  # `FidInception`, or what has its features
     against: references.Measured
-    started: float
 
     def measure(self, samples: ImageSource, folder: Path) -> Results | None:
-        """By the ADM protocol, on rank 0, where it is also written to FOLDER/results.json; None on the others."""
-        a, detector, n = self.asked, self.detector, min(self.asked.n, len(samples))
+        """By the ADM protocol; rank 0 shows it, writes FOLDER/results.json and returns it, the others None."""
+        started, a, detector, n = time.perf_counter(), self.asked, self.detector, min(self.asked.n, len(samples))
         kept = extract.features(
             detector, samples, n, folder / "features", batch=a.batch, title="samples", count=("pool", "spatial")
         )
@@ -82,10 +80,10 @@ class Judge:
                 },
                 weights={detector.file.name: detector.about()["sha256"]},
                 warnings=found.warnings,
-                seconds=time.perf_counter() - self.started,
+                seconds=time.perf_counter() - started,
                 model=samples.model() if isinstance(samples, drawing.Drawn) else None,
             )
-            results.write(folder, told)
+            results.report(folder, told)
         distributed.together()
         return told
 
@@ -96,7 +94,6 @@ def judging(asked: Asked) -> Iterator[Judge]:
 
     Raises what `drawing.opened` and `reference.opened` raise, and `gear.weights.MissingWeight`.
     """
-    started = time.perf_counter()
     results.require_seed(asked.seed)
     on = distributed.own_device(build.device(Config(device=asked.device)))
     where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "interpolation": asked.interpolation}
@@ -111,13 +108,5 @@ def judging(asked: Asked) -> Iterator[Judge]:
                 n=asked.n_reference,
                 other_resolution=asked.other_resolution,
             )
-        folder = drawing.folder_of(samples, asked.source)
         measured = references.measured(against, detector, seed=asked.seed, batch=asked.batch)
-        yield Judge(asked, samples, folder, detector, measured, started)
-
-
-def present(told: Results | None, folder: Path) -> None:
-    """On the terminal of rank 0."""
-    if told is not None:
-        print(results.table(told.metrics))
-        print(*(f"warning: {line}" for line in told.warnings), f"written: {folder / results.NAME}", sep="\n")
+        yield Judge(asked, samples, detector, measured)

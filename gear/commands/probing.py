@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from gear import build, fetch, sources
-from gear.commands import drawing
+from gear.commands.models import model as model_of
 from gear.config import Target, TargetName, grid
 from gear.data import DataError
 from gear.data.crop import Interpolation
@@ -182,4 +182,4 @@ def model(pair: Pair) -> Model:
     """What was probed; a run by its folder, else by its file."""
     checkpoint, nets = pair.checkpoint, [net for net in (pair.tokenizer, pair.generator) if net is not None]
     name = checkpoint.path.resolve()
-    return drawing.model(checkpoint, (name.parent if checkpoint.step else name).name, *nets)
+    return model_of(checkpoint, (name.parent if checkpoint.step else name).name, *nets)

@@ -1,6 +1,5 @@
 """A tokenizer's reconstructions as images to measure: each original with its reconstruction below it."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from gear.commands.drawing import model
+from gear.commands.drawing import stem
+from gear.commands.models import called, folder, model, slug, weights_sha256
 from gear.evaluate.images import ImageSource
 from gear.evaluate.results import Model
 from gear.run import Pair
-from gear.train import state
 from gear.train.batches import to_float, to_uint8
 
 
@@ -32,13 +31,9 @@ class Beside:
     def about(self) -> dict[str, Any]:
         """The tokenizer by the SHA-256 of its numbers, and of what images these are reconstructions."""
         checkpoint = self.pair.checkpoint
-        digest = hashlib.sha256()
-        for name, t in sorted(checkpoint.averaged("tokenizer").items()):
-            digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-            digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         found = {"kind": "reconstructions", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
         of = {name: value for name, value in self.originals.about().items() if name != "n"}
-        return found | {"weights_sha256": digest.hexdigest(), "of": of}
+        return found | {"weights_sha256": weights_sha256(checkpoint, "tokenizer"), "of": of}
 
     @torch.no_grad()
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 HH W"]]:
@@ -50,16 +45,10 @@ class Beside:
     def model(self) -> Model:
         """For results.json. params: of the tokenizer."""
         checkpoint = self.pair.checkpoint
-        return model(checkpoint, _name(checkpoint.path), self.pair.tokenizer)
+        return model(checkpoint, called(checkpoint.path), self.pair.tokenizer)
 
-    def folder(self) -> Path:
-        """Where an evaluation goes by default: into the run, or, for public files, below evaluations/ here."""
-        path = self.pair.checkpoint.path
-        if not self.pair.checkpoint.step:
-            return Path("evaluations") / _name(path)
-        run = path if path.is_dir() else path.parent
-        return (run.parent if run.name == state.OLDER else run) / "evaluations"
-
-
-def _name(path: Path) -> str:
-    return path.parent.name if path.name == state.NAME else path.stem or "tokenizer"
+    def folder(self, data: str, interpolation: str) -> Path:
+        """Where an evaluation goes by default."""
+        checkpoint = self.pair.checkpoint
+        step = f"step-{checkpoint.step}" if checkpoint.step else ""
+        return folder(checkpoint) / slug("reconstruction", stem(data), interpolation, step)

@@ -139,6 +139,20 @@ def features(
     return keep.stored({} if len(todo) < len(keep) else moments)
 
 
+def pixels_sha256(source: ImageSource, n: int) -> str:
+    """What `Stored.pixels` of the first n images is, without a detector."""
+    digests = []
+    with bars() as shown:
+        bar = shown.add_task("digest", total=n, note="")
+        for start in range(0, n, CHUNK):
+            digest = hashlib.sha256()
+            for pixels in source.batches(start, min(start + CHUNK, n), CHUNK):
+                digest.update(pixels.contiguous().cpu().numpy().data)
+            digests.append(digest.hexdigest())
+            shown.update(bar, completed=min(start + CHUNK, n))
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 @dataclass
 class _Chunk:
     rows: Float32[Tensor, "b D"]  # all features beside each other

@@ -41,6 +41,9 @@ class ImageSource(Protocol):
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]: ...
 
 
+RUN = ("config.json", "log.jsonl")  # what every run has
+
+
 def opened(
     where: str | Path, resolution: int | None = None, interpolation: Interpolation = "bicubic", what: str = "images"
 ) -> ImageSource:
@@ -56,6 +59,8 @@ def opened(
         return _set(name, resolution, interpolation)
     path = Path(where).expanduser().absolute()
     if path.is_dir():
+        if all((path / file).exists() for file in RUN):
+            raise DataError(f"{path} is a run, not images: {what} must be {KINDS}.")
         return Decoded(path, pictures.in_folder(path), resolution, interpolation)
     if not path.exists():
         raise DataError(f"there is nothing at {path}: {what} must be {KINDS}.")

@@ -87,8 +87,11 @@ def prdc(
         hits += within.sum(0)
         covered.append(within.any(1))
         recalled.append((d < reach_fake - sets.slack).any(1))
-    found = _means(precision=hits > 0, recall=torch.cat(recalled), density=hits.double() / k, coverage=torch.cat(covered))
-    return Prdc(**found | {"density": hits.double().mean().item() / k})
+    found = _means(
+        precision=hits > 0, recall=torch.cat(recalled), density=hits.double() / k, coverage=torch.cat(covered)
+    )
+    found["density"] = hits.double().mean().item() / k
+    return Prdc(**found)
 
 
 class _Sets:

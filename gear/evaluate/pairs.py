@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
 from gear import weights
-from gear.evaluate.adm import FEW, Found, MeasureError
+from gear.evaluate.adm import FEW, Found, MeasureError, kernel_distance
 from gear.evaluate.bootstrap import frechet_jackknife, mean_interval
 from gear.evaluate.extract import Stored
 from gear.evaluate.frechet import frechet
@@ -146,6 +146,7 @@ def reconstruction(pairs: Stored, names: tuple[str, ...], *, seed: int = 0, resa
     """
     n = pairs.n
     metrics = {"rfid": _rfid(pairs, n < FEW if resamples is None else resamples, seed)}
+    metrics["kid"] = kernel_distance(pairs.array("rebuilt"), pairs.array("original"), False, seed)
     for name, values in zip(names, pairs.array("values").T, strict=True):
         low, high = mean_interval(values.astype(np.float64), seed=seed).pair()
         metrics[name] = Metric(values.mean(dtype=np.float64).item(), n, (low, high), NOTES[name])

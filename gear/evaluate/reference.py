@@ -21,6 +21,7 @@ from gear.evaluate.images import ImageSource
 from gear.store import cache
 from gear.store.packages import sha256
 
+LEAST = 4  # images, of which each has the 3 neighbours of precision and recall
 COMPARED = 10_000  # images of a reference for precision, recall and KID, as many as ADM's files have
 MOMENTS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}  # what ADM's files call them
 SIZES = {"pool": 2048, "spatial": 2023}
@@ -84,8 +85,14 @@ def opened(
                 f"the reference {where} is of {_px(source.resolution)} and the samples of {_px(resolution)}: say "
                 "--resolution, to which both are resized and cropped, or --other-resolution if this is meant."
             )
-    if n is not None and not 2 <= n <= len(source):
-        raise DataError(f"{where} has {len(source)} images: as a reference take from 2 to all of them; {n} were asked.")
+    if len(source) < LEAST:
+        raise DataError(
+            f"{where} has {len(source)} images: a reference needs at least {LEAST}, and means something with thousands."
+        )
+    if n is not None and not LEAST <= n <= len(source):
+        raise DataError(
+            f"{where} has {len(source)} images: as a reference take from {LEAST} to all of them; {n} were asked."
+        )
     about = source.about() | {"n": len(source) if n is None else n}
     about |= {"sha256": sha256(path)} if path.is_file() else {}
     return Reference(source, moments, about | {"moments": "its images'" if moments is None else "as in the file"})

@@ -99,6 +99,14 @@ def write(folder: Path, results: Results, name: str = NAME) -> Path:
     return folder / name
 
 
+def report(folder: Path, results: Results) -> Path:
+    """`write`, and the same on the terminal."""
+    path = write(folder, results)
+    print(table(results.metrics))
+    print(*(f"warning: {line}" for line in results.warnings), f"written: {path}", sep="\n")
+    return path
+
+
 def read(path: Path) -> dict[str, Any]:
     """The contents of a results.json, given the file or its folder. Raises `ResultsError`."""
     file = path / NAME if path.is_dir() else path

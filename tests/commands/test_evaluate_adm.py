@@ -126,12 +126,23 @@ def test_saved_samples_measure_as_those_drawn_live(trained: Path, images_folder:
     assert (saved["settings"]["n"], saved["model"]) == (40, None)
 
 
-def test_results_go_into_the_run_by_default(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_results_go_into_the_run_and_other_samples_elsewhere(
+    trained: Path, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An evaluation at another scale, seed or step, or against other images, replaces none."""
     monkeypatch.chdir(tmp_path)
-    source = drawing.opened(str(trained), 4, device="cpu")
-    assert drawing.folder_of(source, str(trained)) == trained / "evaluations"
+
+    def folder(reference: str = "cifar10", **options: Any) -> Path:
+        source = drawing.opened(str(trained), 4, device="cpu", **options)
+        return drawing.folder_of(source, str(trained), "adm", reference)
+
+    assert folder() == trained / "evaluations" / "adm-cifar10-step-6-cfg-1.5"
+    assert folder(cfg_scale=1.0, seed=3, classes=("disc",)).name == "adm-cifar10-step-6-cfg-1-seed-3-classes-disc"
+    assert (
+        folder(str(images_folder), temperature=0.8).name == f"adm-{images_folder.name}-step-6-cfg-1.5-temperature-0.8"
+    )
     images = drawing.opened("builtin", 4, device="cpu")
-    assert drawing.folder_of(images, "builtin") == Path("evaluations") / "builtin"
+    assert drawing.folder_of(images, "builtin", "adm", "cifar10") == Path("evaluations/builtin/adm-cifar10")
 
 
 # ------------------------------------------------------------------------------------------------ bad input

@@ -100,7 +100,7 @@ def test_one_without_the_other(drawn: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
     coco(drawn, "--reference", tmp_path / "real.npz", "--out", tmp_path / "f", "--device", "cpu")
     metrics = results.read(tmp_path / "f")["metrics"]
-    assert list(metrics) == ["fid"]
+    assert list(metrics) == ["fid", "kid"]
     assert metrics["fid"]["value"] > 1000
     with pytest.raises(ValueError, match="give --captions for the CLIP score"):
         coco(drawn)

@@ -88,7 +88,7 @@ def test_called_again_it_looks_at_no_image(tmp_path: Path, monkeypatch: pytest.M
     assert results.read(tmp_path / "o")["metrics"] == first
 
 
-def test_a_reference_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_a_reference_is_refused_before_anything_is_drawn(tmp_path: Path, images_folder: Path) -> None:
     np.savez(tmp_path / "r.npz", dino_mu=np.zeros(3))
     with pytest.raises(DataError, match="lacks dino_sigma, dino_embeddings"):
-        gpic(tmp_path / "no such images", "--reference", tmp_path / "r.npz", "--device", "cpu")
+        gpic(images_folder, "--resolution", 32, "--reference", tmp_path / "r.npz", "--device", "cpu")

@@ -126,7 +126,8 @@ def test_ranks_count_every_image_once(trained, images_folder, tmp_path):
     one, two = went(1, tmp_path / "one"), went(2, tmp_path / "two")
     assert one["metrics"] == two["metrics"]
     assert one["source"]["pixels_sha256"] == two["source"]["pixels_sha256"]
-    assert [metric["n"] for metric in two["metrics"].values()] == [8] * 6
+    assert one["reference"] == two["reference"]
+    assert [metric["n"] for metric in two["metrics"].values()] == [8] * 7
 
 
 def test_other_sources_and_fewer_images(trained, tmp_path, capsys):
@@ -141,7 +142,8 @@ def test_other_sources_and_fewer_images(trained, tmp_path, capsys):
 
 def test_by_default_it_writes_into_the_run(trained):
     pair = load(trained, "cpu")
-    assert Beside(pair, images.opened("builtin")).folder() == trained / "evaluations"
+    folder = Beside(pair, images.opened("builtin")).folder("builtin", "bicubic")
+    assert folder == trained / "evaluations" / "reconstruction-builtin-bicubic-step-6"
 
 
 def test_what_it_refuses(trained, images_folder, tmp_path):

@@ -136,6 +136,11 @@ def test_chunks_of_another_detector_or_source_are_not_taken(other: str, tmp_path
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_digest_needs_no_detector():
+    assert extract.pixels_sha256(Numbers(), N) == features(Sums(), Numbers(), N).pixels
+    assert extract.pixels_sha256(Numbers(), 70) == features(Sums(), Numbers(), 70).pixels
+
+
 def test_the_digest_is_of_the_pixels_that_were_read():
     pixels = [b"".join(bytes([i % 251] * 48) for i in range(a, min(a + CHUNK, N))) for a in range(0, N, CHUNK)]
     twin = hashlib.sha256("".join(hashlib.sha256(part).hexdigest() for part in pixels).encode()).hexdigest()

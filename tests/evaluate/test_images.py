@@ -189,3 +189,9 @@ def test_what_is_ambiguous_empty_or_nothing_is_refused(tmp_path: Path):
         images.opened(tmp_path / "x.txt")
     with pytest.raises(DataError, match="resolution must be at least 1"):
         images.opened("builtin", 0)
+
+
+def test_a_run_is_no_images(trained: Path) -> None:
+    """Its sheets and figures are pictures, too."""
+    with pytest.raises(DataError, match="is a run, not images: a reference must be a folder of images"):
+        images.opened(trained, what="a reference")

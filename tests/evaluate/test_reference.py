@@ -156,7 +156,13 @@ def test_another_resolution_must_be_meant(tmp_path: Path):
 
 def test_too_many_images_are_not_there(tmp_path: Path):
     np.savez(tmp_path / "x.npz", pixels())
-    with pytest.raises(DataError, match="has 20 images: as a reference take from 2"):
+    with pytest.raises(DataError, match="has 20 images: as a reference take from 4"):
         opened(tmp_path / "x.npz", (8, 8), n=21)
     with pytest.raises(DataError, match="a reference must be a folder"):
         opened(tmp_path / "gone", (8, 8))
+
+
+def test_a_handful_of_images_is_no_reference(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.full((3, 16, 16, 3), 200, np.uint8))
+    with pytest.raises(DataError, match="has 3 images: a reference needs at least 4"):
+        reference.opened(tmp_path / "x.npz", (16, 16))
