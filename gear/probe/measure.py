@@ -19,7 +19,7 @@ class Similarity:
 
     cka: float  # biased HSIC, as its authors have it
     cka_unbiased: float
-    cknna: float  # of rows scaled to unit length, as its authors' code is called
+    cknna: float  # of rows scaled to unit length, see `cknna`
 
 
 @dataclass(frozen=True)

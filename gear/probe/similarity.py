@@ -42,7 +42,8 @@ def cknna(X: Float[Tensor, "n D"], Y: Float[Tensor, "n C"], k: int = 10) -> floa
         CKNNA = HSIC(M K, M L) / sqrt(HSIC(M_K K, M_K K) HSIC(M_L L, M_L L)),    M = M_K M_L, elementwise
 
     2 <= k < n; n - 1 gives `cka_unbiased`. M is not symmetric, so neither, quite, is CKNNA. Rows are taken as they are:
-    their code gives it rows of unit length. Their 1e-6 in the denominator is left out; NaN where it is not above 0.
+    their code gives it rows of unit length, after it has cut outliers at the 0.95 quantile, which ours does not. Their
+    1e-6 in the denominator is left out; NaN where it is not above 0.
     Equal rows, as of patches that share a codeword, are tied, and torch.topk decides.
     """
     return cknna_of(neighbours(X, k), neighbours(Y, k))
