@@ -18,12 +18,12 @@ def called(*args: object) -> None:
     tyro.cli(table, prog="gear table", args=[str(arg) for arg in args])
 
 
-def evaluated(folder: Path, recipe: str, **settings: Any) -> Path:
+def evaluated(folder: Path, recipe: str | None, protocol: str = "adm", metric: str = "gfid", **settings: Any) -> Path:
     folder.mkdir(parents=True)
-    model = {"name": recipe, "recipe": recipe, "steps": 300}
+    model = {"name": recipe, "recipe": recipe, "steps": 300} if recipe else None
     whole = {
-        "protocol": "adm",
-        "metrics": {"gfid": {"value": 12.3456, "n": 1000}},
+        "protocol": protocol,
+        "metrics": {metric: {"value": 12.3456, "n": 1000}},
         "settings": settings,
         "model": model,
     }
@@ -46,7 +46,8 @@ def test_ours_stand_below_with_what_they_were_measured_on(tmp_path: Path, capsys
     said = capsys.readouterr().out
     line = next(line for line in said.splitlines() if line.startswith("| mine"))
     assert "12.346" in line  # as many decimals as the paper
-    assert "n = 1,000, 300 steps of the row's 400,000, against imagenet.npz; warnings: Few images." in said
+    assert "n = 1,000, 300 steps of the row's 400,000, against imagenet.npz." in said
+    assert "- mine: Few images.\n" in said
     assert "not said" not in said
 
 
@@ -72,8 +73,92 @@ def test_a_run_that_did_not_keep_to_the_recipe_is_told(tmp_path: Path, capsys: p
 def test_latex(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called("1", evaluated(tmp_path / "my_run", "cifar10", cfg_scale=1.0), "--format", "latex")
     said = capsys.readouterr().out
-    assert r"my\_run &  &  &  & 12.35 &" in said
+    assert r"my\_run & my\_run &  &  & 12.35 &" in said
     assert r"\toprule" in said
+
+
+def test_a_result_that_fits_no_column_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = evaluated(tmp_path / "mine", "gear-l", cfg_scale=2.0)
+    called("1", folder)
+    said = capsys.readouterr().out
+    new = "`gear evaluate adm RUN --reference imagenet.npz --n 1000 --cfg-scale 1` makes a fitting one."
+    assert "- mine: adm, n = 1,000 against imagenet.npz, is not shown: it is at CFG 2." in said
+    assert f"The table has CFG 1 and 1.5: {new}" in said
+    whole = json.loads((folder / "results.json").read_text())
+    whole["command"] = "gear evaluate adm 'my run' --cfg-scale 2 --reference imagenet.npz --n 1000"
+    (folder / "results.json").write_text(json.dumps(whole))
+    called("1", folder)
+    again = "`gear evaluate adm 'my run' --reference imagenet.npz --n 1000 --cfg-scale 1` makes a fitting one."
+    assert again in capsys.readouterr().out
+    called("14", folder)
+    assert "not shown" not in capsys.readouterr().out
+
+
+def test_what_a_benchmark_does_not_say_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = evaluated(tmp_path / "a", None, "geneval", "overall", prompt_set=None, cfg_scale=16.0)
+    called("3", folder, evaluated(tmp_path / "b", None, "dpg", "overall", cfg_scale=None))
+    said = capsys.readouterr().out
+    assert "is not shown: its prompts are not said. The table has CFG 1 and 16; prompts short and long" in said
+    assert "--cfg-scale 16 --prompts short` makes a fitting one." in said
+    assert "b: dpg, n = 1,000 against imagenet.npz, is not shown: its scale of guidance is not said." in said
+
+
+def test_the_points_of_a_sweep_that_fit_none_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = [{"cfg_scale": s, "metrics": {"gfid": {"value": 9.0, "n": 50}}} for s in (1.0, 1.75, 2.0)]
+    folder = evaluated(tmp_path / "mine", "cifar10", "sweep", cfg_scale=None, scales=[1.0, 1.75, 2.0, 3.0])
+    whole = json.loads((folder / "results.json").read_text()) | {"points": points, "metrics": {}}
+    (folder / "results.json").write_text(json.dumps(whole))
+    called("1", folder)
+    said = capsys.readouterr().out
+    assert "is not shown: it is at CFG 1.75 and 2." in said
+    assert said.count("not shown") == 1
+    assert "3 of 4 scales measured; the same command continues." in said
+
+
+def test_a_run_without_anything_for_the_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called("18", evaluated(tmp_path / "mine", "cifar10", cfg_scale=1.0))
+    assert "- mine has no results for this table, which holds reconstruction." in capsys.readouterr().out
+
+
+def test_sampling_that_is_not_the_recipes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    called("8", evaluated(tmp_path / "mine", "gear-l", cfg_scale=1.0, temperature=0.8, top_k=0, top_p=0.9))
+    said = capsys.readouterr().out
+    told = "sampling.temperature: 1.0 -> 0.8; sampling.top_p: 1.0 -> 0.9."
+    assert f"- mine is not table08-vq-gear as it stands: {told}" in said
+    called("8", evaluated(tmp_path / "kept", "gear-l", cfg_scale=1.0, temperature=1.0, top_k=0, top_p=1.0))
+    assert "as it stands" not in capsys.readouterr().out
+    called("8", evaluated(tmp_path / "other", "cifar10", cfg_scale=1.0, temperature=0.8))
+    assert "against imagenet.npz, temperature: 1.0 -> 0.8." in capsys.readouterr().out
+
+
+def test_a_probes_target_and_images_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels = {"image": {"cka": 0.1, "cknna": 0.2}, "patch": {"cka": 0.1, "cknna": 0.2}}
+    for target, said in (("efficientnet_lite0", "efficientnet_lite0 (not DINOv2)"), ("dinov2-b", "dinov2-b")):
+        whole = {
+            "protocol": "probe", "metrics": {}, "model": {"recipe": "gear-l", "stage": "gear"},
+            "source": {"path": "cifar10-test"}, "reference": {"kind": "target encoder", "name": target},
+            "similarity": {"target": target, "tokenizer": {"pre": levels, "post": levels}},
+        }  # fmt: skip
+        (tmp_path / "probe.json").write_text(json.dumps(whole))
+        called("4", tmp_path / "probe.json")
+        assert f"against {said}, on cifar10-test." in capsys.readouterr().out
+
+
+def test_warnings_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [evaluated(tmp_path / name, "cifar10", cfg_scale=1.0) for name in ("a", "b")]
+    called("8", *folders)
+    said = capsys.readouterr().out
+    assert "- a, b: Few images.\n" in said
+    assert said.count("Few images") == 1
+    assert "different n" not in said
+
+
+def test_numbers_of_different_images_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [evaluated(tmp_path / name, "cifar10", cfg_scale=1.0) for name in ("a", "b")]
+    file = folders[0] / "results.json"
+    file.write_text(file.read_text().replace("imagenet.npz", "elsewhere.npz"))
+    called("8", *folders)
+    assert "different n or references: bold compares only those of equal ones." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("number", [15, 16, 17])

@@ -7,7 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gear.figures.paper.found import NothingToDraw, Result, Run, finite
+from gear.figures.paper.found import NothingToDraw, Run
+from gear.figures.paper.labels import LONG, in_full, labels, short
+from gear.figures.paper.result import Result, finite, listed, mapping
 from gear.figures.paper.style import QUIET, RULE, TEXT, Drawing, empty, legend, line, marked, panels, plot, title
 
 PANELS = (  # part of the probe, path to the value within a layer, title
@@ -24,12 +26,13 @@ Profile = list[tuple[int, float, float | None]]  # layer, mean, standard deviati
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Of each run its latest probe. Raises `NothingToDraw` where none has one of a generator."""
-    lacking = [run.lacks("probe", "probe of its layers") for run in runs if not latest(run)]
+    lacking = [run.lacks("layers", "probe of its layers") for run in runs if not latest(run)]
     runs = [run for run in runs if latest(run)] or runs
     probes = [latest(run) for run in runs]
     profiles = [[profile(probe, part, path) for probe in probes] for part, path, _ in PANELS]
     if not any(points for panel in profiles for points in panel):
-        raise NothingToDraw(" ".join(run.lacks("probe", "probe of a generator's layers") for run in runs))
+        raise NothingToDraw(" ".join(run.lacks("layers", "probe of a generator's layers") for run in runs))
+    names = labels(runs)
     figure, axes = panels(2, 3, TEXT, 3.9)
     taps = sorted({run.tap for run, probe in zip(runs, probes, strict=True) if probe and run.tap is not None})
     for ax, letter, (part, path, name), panel in zip(axes, "abcdef", PANELS, profiles, strict=True):
@@ -38,17 +41,17 @@ def draw(runs: Sequence[Run]) -> Drawing:
             empty(ax, "not probed")
             continue
         for i, (run, points) in enumerate(zip(runs, panel, strict=True)):
-            _profile(ax, i, run.name, points)
+            _profile(ax, i, names[run.name], points)
         for tap in taps:
             which = f"aligned layer ({', '.join(map(str, taps))})"
             ax.axvspan(tap - 0.4, tap + 0.4, color=RULE, lw=0, zorder=0, label=which)
         levels = {value for probe in probes if probe and (value := target(probe, part, path)) is not None}
         for value in sorted(levels):
-            ax.axhline(value, color=QUIET, ls=(0, (4, 2)), lw=1.1, label=_named(probes), zorder=1.5)
+            ax.axhline(value, color=QUIET, ls=(0, (4, 2)), lw=1.1, label=short(_named(probes), 2 * LONG), zorder=1.5)
         ax.set_xlabel("layer of the generator")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes[2:] + axes[:2])
-    return Drawing("figure5", figure, _caption(probes, taps), tuple(lacking))
+    return Drawing("figure5", figure, f"{_caption(probes, taps)} {in_full(names)}".rstrip(), tuple(lacking))
 
 
 def latest(run: Run) -> Result | None:
@@ -58,11 +61,8 @@ def latest(run: Run) -> Result | None:
 
 
 def layers(probe: Result, part: str) -> list[Mapping[str, Any]]:
-    found = probe.whole.get(part)
-    listed = found.get("generator") if isinstance(found, dict) else None
-    return (
-        [e for e in listed if isinstance(e, dict) and type(e.get("layer")) is int] if isinstance(listed, list) else []
-    )
+    entries = listed(mapping(probe.whole.get(part)).get("generator"))
+    return [entry for entry in entries if isinstance(entry, dict) and type(entry.get("layer")) is int]
 
 
 def profile(probe: Result | None, part: str, path: Sequence[str]) -> Profile:

@@ -4,25 +4,28 @@ JSON alone is read, with the standard library. Files are those of `gear.train.lo
 `gear.evaluate.results`; a field that is missing or of another kind is as one that was not measured.
 """
 
-import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gear.figures.paper.result import Result, finite, loaded, mapping, results
 from gear.train import lines
 
 LOG, WATCHED, RESULTS, PROBE, CONFIG = "log.jsonl", "evaluations.jsonl", "results.json", "probe.json", "config.json"
-MOST = 64 << 20  # bytes of a results file; larger ones are something else
+DATA = "data.json"
 HOW = {  # what makes each kind of file, for messages
-    "log": "`gear train RECIPE --out {run}` writes one",
-    "watched": "`gear train` writes them with --watch.evaluate-every 1000",
+    "log": "`gear train {config}` writes one",
+    "watched": "`gear train {config} --watch.evaluate-every 1000` writes them",
     "adm": "`gear evaluate adm {run} --reference REFERENCE` makes one",
+    "reconstruction": "`gear evaluate reconstruction {run} --data IMAGES` makes one",
     "probe": "`gear probe {run} --data IMAGES` makes one",
+    "usage": "`gear train {config}` writes it",
+    "layers": "`gear probe {run} --data IMAGES` makes one",
     "sweep": "`gear evaluate sweep {run} --reference REFERENCE` makes one",
 }
+OF_A_TOKENIZER = ("probe", "usage", "reconstruction")  # the others are of a generator
 
 
 class NothingToDraw(ValueError):
@@ -30,35 +33,9 @@ class NothingToDraw(ValueError):
 
 
 @dataclass(frozen=True)
-class Result:
-    """One results.json, or one point of a sweep.
-
-    metrics: name -> value, finite ones alone. n: images behind the first of them. cfg_scale: 1 where none is said.
-    steps, params, recipe, stage, name: of the model; None where it is not known, as for a folder of images.
-    whole: the file, as it is.
-    """
-
-    path: Path
-    protocol: str
-    metrics: Mapping[str, float]
-    n: int | None
-    cfg_scale: float
-    steps: int | None
-    params: int | None
-    recipe: str | None
-    stage: str | None
-    name: str | None
-    whole: Mapping[str, Any] = field(repr=False)
-
-    def setting(self, *names: str) -> Any:
-        """The first of the names that the settings, the source or the reference have; None where none has."""
-        parts = [_mapping(self.whole.get(part)) for part in ("settings", "source", "reference")]
-        return next((part[name] for part in parts for name in names if part.get(name) is not None), None)
-
-
-@dataclass(frozen=True)
 class Run:
-    """A folder, or one file. name: in legends. results: of its folder and all below, points of sweeps included."""
+    """A folder, or one file. name: in captions. results: of its folder and all below, points of sweeps included.
+    data: what data.json says of the images that it trains on."""
 
     path: Path
     name: str
@@ -66,23 +43,24 @@ class Run:
     log: Sequence[Mapping[str, Any]]
     watched: Sequence[Mapping[str, Any]]
     results: tuple[Result, ...]
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stage(self) -> str | None:
         """ "gear", "frozen", "naive" or "warmup"; None where nothing says."""
-        kind = _mapping(self.config.get("stage")).get("kind")
+        kind = mapping(self.config.get("stage")).get("kind")
         said = kind or next((result.stage for result in self.results if result.stage), None)
         return said.lower() if isinstance(said, str) else None
 
     @property
     def aligned(self) -> bool:
         """Whether its generator is aligned to a target, as far as is known."""
-        return _mapping(self.config.get("stage")).get("lam") != 0
+        return mapping(self.config.get("stage")).get("lam") != 0
 
     @property
     def tap(self) -> int | None:
         """The block that is aligned: of the configuration, else of a probe's settings."""
-        generator = _mapping(self.config.get("generator"))
+        generator = mapping(self.config.get("generator"))
         if type(tap := generator.get("tap")) is int:
             return tap
         if type(layers := generator.get("layers")) is int:
@@ -90,18 +68,33 @@ class Run:
         taps = (result.setting("tap", "aligned_block") for result in self.of("probe"))
         return next((tap for tap in taps if type(tap) is int), None)
 
-    def of(self, protocol: str) -> list[Result]:
-        """The results of a protocol, by step, those without one first."""
-        kept = [result for result in self.results if result.protocol == protocol]
+    def of(self, *protocols: str) -> list[Result]:
+        """The results of the protocols, by step, those without one first."""
+        kept = [result for result in self.results if result.protocol in protocols]
         return sorted(kept, key=lambda result: (result.steps or 0, str(result.path)))
+
+    @property
+    def steps(self) -> int | None:
+        """That it is to train; None where nothing says."""
+        return lines.whole_number(self.config.get("steps"))
+
+    @property
+    def generated(self) -> list[Result]:
+        """Results of the ADM protocol, points of sweeps included, by step."""
+        return [r for r in self.of("adm", "point") if r.protocol == "adm" or "gfid" in r.metrics]
 
     def lacks(self, kind: str, what: str) -> str:
         """A sentence on what it does not have, and what makes it."""
-        return f"{self.name} has no {what}: {HOW[kind].format(run=shlex.quote(str(self.path)))}."
+        if self.stage == "warmup" and kind not in OF_A_TOKENIZER:
+            return f"{self.name} is a warm-up: it trains no generator."
+        config = shlex.quote(str(self.path / CONFIG)) if self.config else "RECIPE"
+        return f"{self.name} has no {what}: {HOW[kind].format(run=shlex.quote(str(self.path)), config=config)}."
 
-    def curve(self, *keys: str, watched: bool = False) -> list[tuple[float, float]]:
-        """(step, value) of each log line that has a finite value under the first of the keys that any line has."""
+    def curve(self, *keys: str, watched: bool = False, **like: Any) -> list[tuple[float, float]]:
+        """(step, value) of each log line that has a finite value under the first of the keys that any line has. like:
+        what such a line has, too."""
         source = self.watched if watched else self.log
+        source = [line for line in source if all(line.get(name) == value for name, value in like.items())]
         for key in keys:
             points = [(finite(line.get("step")), finite(line.get(key))) for line in source]
             if found := [(x, y) for x, y in points if x is not None and y is not None]:
@@ -111,15 +104,18 @@ class Run:
 
 def opened(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
     """Reads the runs, in their order; a folder of runs stands for all in it. labels: names in legends, one each; by
-    default the folders' own.
+    default the folders' own. What is given twice is there once.
 
     Raises ValueError for a path that is not there or holds nothing, another number of labels, and a damaged file.
     """
     if not paths:
         raise ValueError("no run was given: name one or more run folders, such as runs/gear-l.")
-    paths = [inner for path in paths for inner in runs_in(path)]
+    paths = list({inner.resolve(): inner for path in paths for inner in runs_in(path)}.values())
     if labels and len(labels) != len(paths):
-        raise ValueError(f"--labels needs one name for each of {len(paths)} runs; there are {len(labels)}.")
+        given = ", ".join(map(str, paths))
+        raise ValueError(
+            f"--labels needs one name for each of {len(paths)} runs; there are {len(labels)}. The runs are {given}."
+        )
     if len(set(labels)) < len(labels):
         raise ValueError(f"--labels needs names that differ; they are {', '.join(labels)}.")
     return [run(path, name) for path, name in zip(paths, labels or names(paths), strict=True)]
@@ -149,13 +145,20 @@ def run(path: Path, name: str) -> Run:
         files = sorted({*path.rglob(RESULTS), *path.rglob(PROBE)})
         log, watched = lines.read(folder / LOG), lines.read(folder / WATCHED)
         config = loaded(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    found = Run(path, name, config, log, watched, tuple(r for file in files for r in results(file)))
+    data = loaded(folder / DATA) if path.is_dir() and (folder / DATA).is_file() else {}
+    found = Run(path, name, config, log, watched, _once([r for file in files for r in results(file)]), data)
     if not (found.log or found.watched or found.results):
         raise NothingToDraw(
             f"{path} holds no {LOG}, {WATCHED}, {RESULTS} or {PROBE}: give the folder of a run that has trained, or of "
             "an evaluation."
         )
     return found
+
+
+def _once(found: Sequence[Result]) -> tuple[Result, ...]:
+    """Without the results.json that a sweep leaves of each of its points."""
+    points = [(r.cfg_scale, r.n, dict(r.metrics)) for r in found if r.protocol == "point"]
+    return tuple(r for r in found if r.protocol != "adm" or (r.cfg_scale, r.n, dict(r.metrics)) not in points)
 
 
 def names(paths: Sequence[Path]) -> list[str]:
@@ -166,66 +169,3 @@ def names(paths: Sequence[Path]) -> list[str]:
         if len(set(short)) == len(short):
             return short
     return [str(path) for path in paths]
-
-
-def results(file: Path) -> list[Result]:
-    """Of one file: itself, where it has metrics or is a probe, then the points of a sweep."""
-    whole = loaded(file)
-    protocol, model = whole.get("protocol"), _mapping(whole.get("model"))
-    if not isinstance(protocol, str):
-        raise ValueError(f'{file} is no results file of gear: it has no "protocol".')
-    settings = _mapping(whole.get("settings"))
-    found = []
-    for part in (whole, *(p for p in _list(whole.get("points")) if isinstance(p, Mapping))):
-        metrics = {name: _mapping(entry) for name, entry in _mapping(part.get("metrics")).items()}
-        values = {name: v for name, m in metrics.items() if (v := finite(m.get("value"))) is not None}
-        scale = finite(part.get("cfg_scale", settings.get("cfg_scale")))
-        counts = [m["n"] for m in metrics.values() if type(m.get("n")) is int]
-        kind = "point" if part is not whole else protocol
-        found.append(
-            Result(
-                file,
-                kind,
-                values,
-                n=counts[0] if counts else lines.whole_number(settings.get("n")),
-                cfg_scale=1.0 if scale is None else scale,
-                steps=lines.whole_number(model.get("steps")),
-                params=lines.whole_number(model.get("params")),
-                recipe=_text(model.get("recipe")),
-                stage=_text(model.get("stage")),
-                name=_text(model.get("name")),
-                whole=whole,
-            )
-        )
-    return found
-
-
-def loaded(file: Path) -> dict[str, Any]:
-    """A JSON object. Raises ValueError, which names the file, for anything else."""
-    if file.stat().st_size > MOST:
-        raise ValueError(f"{file} has {file.stat().st_size:,} bytes, and is none of gear's.")
-    try:
-        whole = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error}): make it again, or move it away.") from None
-    if not isinstance(whole, dict):
-        raise ValueError(f"{file} should hold a JSON object; it holds a {type(whole).__name__}.")
-    return whole
-
-
-def finite(value: Any) -> float | None:
-    """A number of JSON that is one; else None."""
-    kept = lines.number(value)
-    return kept if kept is not None and math.isfinite(kept) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

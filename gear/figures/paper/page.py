@@ -10,10 +10,11 @@ from string import Template
 from typing import Any
 
 from gear.figures.paper import convergence, depth, dynamics, sweep, usage
-from gear.figures.paper.found import NothingToDraw, Result, Run, finite
+from gear.figures.paper.found import NothingToDraw, Run
+from gear.figures.paper.numbers import tables
+from gear.figures.paper.result import finite, listed
 from gear.figures.paper.style import Drawing
-from gear.figures.paper.sweep import NAMES, direction
-from gear.figures.reading import NONE, duration, number
+from gear.figures.reading import duration
 from gear.store.whole import replacing
 
 STYLE = Path(__file__).parent.parent / "report.html"  # whose style sheet this page has, too
@@ -21,13 +22,7 @@ TITLES = {
     "figure1": "gFID", "figure3": "Losses", "figure4": "Codebook", "figure5": "Layers of the generator",
     "figure_cfg": "Scale of guidance",
 }  # fmt: skip
-PROTOCOLS = {
-    "adm": "Generation, ADM protocol", "reconstruction": "Reconstruction", "gpic": "Text-to-image, GPIC",
-    "coco": "COCO", "geneval": "GenEval", "dpg": "DPG-Bench", "point": "Guidance sweep", "sweep": "Guidance sweep",
-    "probe": "Probes",
-}  # fmt: skip
-ARROWS = {1: " ↑", -1: " ↓", 0: ""}
-LONG = ("metrics", "points", "codebook", *depth.PARTS)  # what the figures and tables show
+LONG = ("metrics", "points", "codebook", *depth.PARTS)  # what the figures and numbers show
 SHEET = 8 << 20  # bytes of a sheet of images that goes onto the page
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -76,7 +71,7 @@ def page(runs: Sequence[Run], against: str | None = None) -> str:
         style=STYLE.read_text("utf-8").partition("<style>")[2].partition("</style>")[0],
         figures="".join(figures(runs, against)),
         images="".join(_sheets(run) for run in runs) or '<p class="quiet">No run has drawn samples.</p>',
-        tables="".join(_table(kind, runs) for kind in PROTOCOLS) or '<p class="quiet">Nothing was evaluated yet.</p>',
+        tables="".join(tables(runs)) or '<p class="quiet">Nothing was evaluated yet.</p>',
         commands="".join(_commands(run) for run in runs) or '<p class="quiet">No command is known.</p>',
         settings="".join(_settings(run) for run in runs),
     )
@@ -123,45 +118,6 @@ def _sheets(run: Run) -> str:
     return "".join(shown)
 
 
-# ---------------------------------------------------------------------------------------------------------- numbers
-
-
-def _table(kind: str, runs: Sequence[Run]) -> str:
-    """A row for each result of a protocol, a column for each metric."""
-    rows = [(run, result) for run in runs for result in run.of(kind) if result.metrics]
-    if not rows:
-        return ""
-    metrics = list(dict.fromkeys(name for _, result in rows for name in result.metrics))
-    heads = "".join(f'<th scope="col">{escape(NAMES.get(m, m) + ARROWS[direction(m)])}</th>' for m in metrics)
-    body = "".join(
-        f'<tr><th scope="row">{escape(run.name)}<small>{escape(_about(result))}</small></th>'
-        + "".join(f"<td>{_value(result, name)}</td>" for name in metrics)
-        + "</tr>"
-        for run, result in rows
-    )
-    head = f"<h3>{PROTOCOLS[kind]}</h3>"
-    label = f'tabindex="0" role="region" aria-label="{PROTOCOLS[kind]}"'
-    rows_of = f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
-    return f'{head}<div class="scroll" {label}><table>{rows_of}</table></div>'
-
-
-def _about(result: Result) -> str:
-    parts = [f"n = {result.n:,}" if result.n else "", f"step {result.steps:,}" if result.steps is not None else ""]
-    parts += [f"CFG {result.cfg_scale:g}" if result.protocol in ("adm", "point", "gpic", "geneval", "dpg") else ""]
-    return ", ".join(part for part in parts if part)
-
-
-def _value(result: Result, name: str) -> str:
-    if name not in result.metrics:
-        return NONE
-    whole = result.whole.get("metrics")
-    entry = whole.get(name) if isinstance(whole, dict) and result.protocol != "point" else None
-    ends = entry.get("interval") if isinstance(entry, dict) else None
-    limits = [finite(end) for end in ends] if isinstance(ends, list) and len(ends) == 2 else [None]
-    interval = "" if None in limits else f"<small>[{number(limits[0])}, {number(limits[-1])}]</small>"
-    return number(result.metrics[name]) + interval
-
-
 def _commands(run: Run) -> str:
     said = dict.fromkeys(str(result.whole["command"]) for result in run.results if result.whole.get("command"))
     blocks = "".join(f'<pre tabindex="0"><code>{escape(command)}</code></pre>' for command in said)
@@ -175,7 +131,7 @@ def _settings(run: Run) -> str:
     for path, whole in files.items():
         kept = {name: value for name, value in whole.items() if name not in LONG}
         parts.append((str(path), kept))
-    warned = [str(text) for whole in files.values() for text in _list(whole.get("warnings"))]
+    warned = [str(text) for whole in files.values() for text in listed(whole.get("warnings"))]
     took = sum(finite(whole.get("seconds")) or 0.0 for whole in files.values())
     head = f"<h3>{escape(run.name)}</h3>" + (f"<p>Evaluated in {duration(took)}.</p>" if took else "")
     head += "".join(f"<p>Warning: {escape(text)}</p>" for text in dict.fromkeys(warned))
@@ -185,7 +141,3 @@ def _settings(run: Run) -> str:
 def _details(name: str, value: Mapping[str, Any]) -> str:
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return f"<details><summary>{escape(name)}</summary><pre><code>{escape(text)}</code></pre></details>"
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

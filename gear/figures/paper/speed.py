@@ -75,10 +75,18 @@ def baseline(runs: Sequence[Run], named: str | None = None) -> int:
     return next((i for i in frozen if runs[i].aligned), next(iter(frozen), 0))
 
 
+def ended(run: Run, curve: Curve, what: str) -> str:
+    """ "final gFID"; of a run in progress "gFID at step 500 of 1,000"."""
+    last, before = curve[-1][0], curve[-2][0] if len(curve) > 1 else curve[-1][0]
+    if run.steps is None or last >= run.steps or last + (last - before) > run.steps:
+        return f"final {what}"
+    return f"{what} at step {last:,.0f} of {run.steps:,}"
+
+
 def said(name: str, found: Reached | None, base: str, what: str) -> str:
-    """A sentence of the caption."""
+    """A sentence of the caption. what: as `ended` says it."""
     if found is None:
-        return f"{name} does not reach {base}'s final {what}."
+        return f"{name} does not reach {base}'s {what}."
     if not found.crossed:
-        return f"{name} is below {base}'s final {what}, {found.level:.4g}, from its first point on."
-    return f"{name} reaches {base}'s final {what}, {found.level:.4g}, at step {found.step:,.0f}: {found.factor:.1f}x."
+        return f"{name} is below {base}'s {what}, {found.level:.4g}, from its first point on."
+    return f"{name} reaches {base}'s {what}, {found.level:.4g}, at step {found.step:,.0f}: {found.factor:.1f}x."

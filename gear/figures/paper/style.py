@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -17,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from gear.figures.paper.metrics import ARROWS
 from gear.figures.paper.speed import Reached
 from gear.store.whole import replacing
 
@@ -26,6 +29,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 WARM, QUIET, RULE = "#56b4e9", "#5a616b", "#d9dde2"  # the warm-up's level; targets and notes; the grid
 COLUMN, TEXT = 3.35, 6.9  # inches: one column of a two-column page, and its whole width
 HATCH = "/////"
+Place = Literal["outside upper center", "outside lower center"]
+FAR = 5.0  # times the best run's value, where small ones are better: a run that lies above is cut off, and said to be
 LETTER, HANDLE, ROW = 0.058, 0.45, 0.14  # inches in a legend: of a letter, about, of a sample with its spaces, of a row
 RC: Mapping[str, Any] = {
     "font.family": "sans-serif",
@@ -104,8 +109,8 @@ def plot(axes: Axes, points: Sequence[tuple[float, float]], label: str, look: di
 
 def title(axes: Axes, letter: str, text: str, better: int = 0) -> None:
     """(a) and what is shown, with an arrow where one way is better."""
-    arrow = {1: " ↑", -1: " ↓", 0: ""}[better]
-    axes.set_title(f"({letter}) {text}{arrow}" if letter else f"{text}{arrow}", loc="left")
+    said = f"{text} {ARROWS[better]}".rstrip()
+    axes.set_title(f"({letter}) {said}" if letter else said, loc="left")
 
 
 def steps(axes: Axes, last: float) -> None:
@@ -124,26 +129,57 @@ def rounded(value: float) -> str:
     return f"{value:.3g}"
 
 
+def near(values: Sequence[float]) -> list[bool]:
+    """Of each run's value, of which the smaller is the better, whether it fits a frame with the best."""
+    best = min(values, default=0.0)
+    return [best <= 0 or value <= FAR * best for value in values]
+
+
+def beyond(axes: Axes, notes: Sequence[tuple[str, str]]) -> None:
+    """(text, colour) of what lies above the frame, at its top."""
+    for row, (note, colour) in enumerate(notes):
+        place = {"transform": axes.transAxes, "ha": "right", "va": "top", "fontsize": 6.5, "zorder": 5}
+        place["path_effects"] = [withStroke(linewidth=2.4, foreground="white")]
+        axes.text(0.98, 0.97 - 0.09 * row, note, color=colour, **place)
+
+
+def settled(axes: Axes) -> None:
+    """A frame around values that are all but one, instead of one that resolves their last digits."""
+    values = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata(), dtype=float)]
+    if values and max(values) - min(values) <= 1e-3 * abs(max(values)):
+        axes.set_ylim(0.9 * min(values), 1.1 * max(values)) if min(values) > 0 else axes.margins(y=0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+
+
 def legend(figure: Figure, axes: Sequence[Axes], spare: Axes | None = None) -> None:
-    """One for all axes: in the place of `spare`, an axes that is not needed, else above them, in as few rows as its
-    width allows. Of equal labels the first is kept."""
+    """One for all axes: in the place of `spare`, an axes that is not needed, else above them. Of equal labels the first
+    is kept."""
     entries = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if spare is not None:
         spare.set_axis_off()
-    if not entries:
+        place = spare.get_subplotspec()
+        rows = place.get_gridspec().nrows if place else 1
+        if ROW * 1.25 * len(entries) < figure.get_figheight() / rows:
+            if entries:
+                spare.legend(entries.values(), entries.keys(), loc="center", labelspacing=0.8)
+            return
+    keys(figure, list(entries.values()), list(entries), "outside upper center")
+
+
+def keys(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], place: Place) -> None:
+    """A legend outside the axes, in as few rows as its width allows, for which the figure grows."""
+    if not labels:
         return
-    if spare is not None:
-        spare.legend(entries.values(), entries.keys(), loc="center", labelspacing=0.8)
-        return
-    widths = [LETTER * len(label) + HANDLE for label in entries]
+    widths = [LETTER * len(label) + HANDLE for label in labels]
     columns = len(widths)
     if sum(widths) > figure.get_figwidth():
         columns = max(1, int(figure.get_figwidth() / max(widths)))
     figure.set_figheight(figure.get_figheight() + ROW * (-(-len(widths) // columns) - 1))
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, columnspacing=1.4)
+    figure.legend(handles, labels, loc=place, ncols=columns, columnspacing=1.4)
 
 
 def arrow(axes: Axes, found: Reached, last: float, colour: str) -> None:

@@ -1,73 +1,117 @@
 """`gear figure cfg`: each metric of a sweep against the scale of classifier-free guidance, the best point marked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gear.figures.paper.found import NothingToDraw, Result, Run
-from gear.figures.paper.style import COLUMN, TEXT, Drawing, legend, line, marked, panels, plot, title
-from gear.train.lines import better
-
-NAMES = {
-    "gfid": "gFID", "sfid": "sFID", "inception_score": "Inception Score", "precision": "Precision", "recall": "Recall",
-    "kid": "KID", "fdd": "FDD", "density": "Density", "coverage": "Coverage", "mmd": "MMD", "fid": "FID",
-    "clip_score": "CLIP score", "overall": "Overall",
-}  # fmt: skip
-SIGN = dict.fromkeys(("density", "coverage", "clip_score", "overall"), 1) | {"fdd": -1, "mmd": -1, "kid": -1}
+from gear.figures.paper.comparable import Pair, comparable, left_out
+from gear.figures.paper.found import NothingToDraw, Run
+from gear.figures.paper.labels import in_full, labels
+from gear.figures.paper.metrics import NAMES, called, direction
+from gear.figures.paper.result import Result
+from gear.figures.paper.speed import Curve
+from gear.figures.paper.style import (
+    COLUMN,
+    TEXT,
+    Drawing,
+    beyond,
+    legend,
+    line,
+    marked,
+    near,
+    panels,
+    plot,
+    settled,
+    title,
+)
 
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Raises `NothingToDraw` where no run has a sweep."""
-    lacking = [run.lacks("sweep", "sweep of the guidance scale") for run in runs if not scales(run)]
-    runs = [run for run in runs if scales(run)]
-    found = [scales(run) for run in runs]
-    metrics = [
-        name for name in dict.fromkeys((*NAMES, *(m for r in found for m in r))) if any(name in r for r in found)
-    ]
-    if not metrics:
-        raise NothingToDraw(" ".join(lacking))
+    kept, apart = comparable([(run, result) for run in runs for result in swept(run)])
+    lacking = [run.lacks("sweep", "sweep of the guidance scale") for run in runs if not swept(run)]
+    if not kept:
+        raise NothingToDraw(" ".join(dict.fromkeys(lacking)))
+    lacking += left_out(apart)
+    runs = [run for run in runs if any(owner is run for owner, _ in kept)]
+    found = {run.name: scales(run, kept) for run in runs}
+    there = [name for curves in found.values() for name in curves]
+    metrics = [name for name in dict.fromkeys((*NAMES, *there)) if name in there]
+    names = labels(runs)
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, axes = panels(rows, columns, COLUMN if columns == 1 else TEXT, 0.45 + 1.75 * rows)
-    captions = []
+    captions = [f"By scale, {kept[0][1].of}. Star: the best scale."]
     for k, (ax, name) in enumerate(zip(axes, metrics, strict=False)):
-        sign = direction(name)
-        for i, (run, points) in enumerate(zip(runs, found, strict=True)):
-            if not (curve := points.get(name, [])):
-                continue
-            plot(ax, curve, run.name, marked(i, len(curve)), markevery=1)
-            if sign:
-                x, y = max(curve, key=lambda point: sign * point[1])
-                ax.plot(x, y, marker="*", ms=10, mfc=line(i)["color"], mec="white", mew=0.8, ls="", zorder=4)
-                captions.append(f"{run.name}: best {NAMES.get(name, name)} {y:.4g} at {x:g}.")
-        ax.set_xlabel("CFG scale")
-        ax.margins(y=0.15)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.yaxis.set_major_locator(MaxNLocator(5))
-        title(ax, "abcdefghijklmnopqrstuvwxyz"[k] if len(metrics) > 1 else "", NAMES.get(name, name), sign)
+        captions += _panel(ax, name, {run: curves.get(name, []) for run, curves in found.items()}, names)
+        title(ax, "abcdefghijklmnopqrstuvwxyz"[k] if len(metrics) > 1 else "", called(name), direction(name))
     spare = axes[len(metrics) :]
     legend(figure, axes[: len(metrics)], spare=spare[-1] if spare else None)
     for ax in spare[:-1]:
         ax.set_axis_off()
-    return Drawing("figure_cfg", figure, " ".join(("Star: the best scale.", *captions)), tuple(lacking))
+    captions.append(in_full(names))
+    return Drawing("figure_cfg", figure, " ".join(c for c in captions if c), (*lacking, *interrupted(runs)))
 
 
-def scales(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """Metric -> (scale, value) by scale: of the sweep with the most steps; without a sweep, of single evaluations of
-    one protocol at several scales."""
-    points: Sequence[Result] = run.of("point")
-    if not points:
-        points = [r for r in run.of("adm") if r.steps == max((s.steps or 0) for s in run.of("adm"))]
-        points = points if len({r.cfg_scale for r in points}) > 1 else []
-    last = max((point.steps or 0 for point in points), default=0)
+def _panel(axes: Axes, name: str, found: Mapping[str, Curve], names: Mapping[str, str]) -> list[str]:
+    """Draws the curve of each run, and says where it is best; what is far above the best run is left beyond the frame,
+    where small values are better."""
+    sign, captions, notes = direction(name), [], []
+    drawn = [(i, run, curve) for i, (run, curve) in enumerate(found.items()) if curve]
+    inside = near([min(y for _, y in curve) for *_, curve in drawn]) if sign < 0 else [True] * len(drawn)
+    for i, run, curve in drawn:
+        plot(axes, curve, names[run], marked(i, len(curve)), markevery=1)
+    settled(axes)
+    shown = [y for (*_, curve), within in zip(drawn, inside, strict=True) if within for _, y in curve]
+    room = 0.15 * (max(shown) - min(shown)) or 0.1 * abs(max(shown)) or 1.0
+    low, top = min(shown) - room, max(shown) + room * (1 + inside.count(False))
+    axes.set_ylim(max(0.0, low) if min(shown) >= 0 else low, top)
+    for (i, run, curve), within in zip(drawn, inside, strict=True):
+        x, y = max(curve, key=lambda point: (sign or 1) * point[1])
+        if not within:
+            notes.append((f"{names[run]}: {y:.3g} at {x:g}", line(i)["color"]))
+            captions.append(f"{names[run]} is beyond the frame of {called(name)}: at best {y:.4g}, at {x:g}.")
+        elif sign and len(curve) > 1:
+            look = {"marker": "*", "ms": 10, "mfc": line(i)["color"], "mec": "white", "mew": 0.8, "ls": ""}
+            axes.plot(x, y, zorder=4, clip_on=False, **look)
+            captions.append(f"{names[run]}: best {called(name)} {y:.4g} at {x:g}.")
+    beyond(axes, notes)
+    axes.set_xlabel("CFG scale")
+    if len({x for *_, curve in drawn for x, _ in curve}) == 1:
+        axes.set_xlim(drawn[0][2][0][0] - 0.5, drawn[0][2][0][0] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return captions
+
+
+def swept(run: Run) -> list[Result]:
+    """The points of its sweep; without one, single evaluations at several scales. Those of the most steps alone."""
+    points = [r for r in run.of("point") or run.of("adm") if r.cfg_scale is not None]
+    last = max((r.steps or 0 for r in points), default=0)
+    points = [r for r in points if (r.steps or 0) == last]
+    several = len({r.cfg_scale for r in points}) > 1
+    return points if several or (points and points[0].protocol == "point") else []
+
+
+def scales(run: Run, pairs: Sequence[Pair]) -> dict[str, Curve]:
+    """Metric -> (scale, value) by scale, of what is a run's among the pairs."""
     curves: dict[str, dict[float, float]] = {}
-    for point in points:
-        for name, value in point.metrics.items():
-            if (point.steps or 0) == last:
-                curves.setdefault(name, {})[point.cfg_scale] = value
+    for owner, result in pairs:
+        if owner is run and result.cfg_scale is not None:
+            for name, value in result.metrics.items():
+                curves.setdefault(name, {})[result.cfg_scale] = value
     return {name: sorted(curve.items()) for name, curve in curves.items()}
 
 
-def direction(name: str) -> int:
-    """1: the larger the better, -1: the smaller, 0: neither is known."""
-    return SIGN.get(name) or better(name)
+def interrupted(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each sweep that has not come to its last scale."""
+    said: dict[str, None] = {}
+    for run in runs:
+        for result in run.of("sweep"):
+            if result.measured:
+                done, planned = result.measured
+                command = result.whole.get("command")
+                how = f": `{command}`" if isinstance(command, str) else ""
+                said[f"{run.name}: {done} of {planned} scales measured; the same command continues{how}."] = None
+    return list(said)

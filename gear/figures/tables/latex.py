@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from gear.figures.tables.markdown import origin
+from gear.figures.tables.markdown import heading, origin
 from gear.figures.tables.table import NOT_RUN, Line, Table
 
 SPECIAL = {
@@ -11,9 +11,8 @@ SPECIAL = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--",
     "✓": r"$\checkmark$", "✗": r"$\times$", "\N{GREEK SMALL LETTER ALPHA}": r"$\alpha$",
     "β": r"$\beta$", "λ": r"$\lambda$", "τ": r"$\tau$", "\N{SCRIPT SMALL L}": r"$\ell$",
-    "<": "$<$", ">": "$>$", "|": "$|$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "<": "$<$", ">": "$>$", "|": "$|$",
 }  # fmt: skip
-ARROWS = {1: r"$\uparrow$", -1: r"$\downarrow$", 0: ""}
 MARKS = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 WIDE = 8  # columns that a page takes at its own size
 
@@ -39,15 +38,15 @@ def latex(table: Table, lines: Sequence[Line], remarks: Sequence[str] = ()) -> s
         text += [r"\midrule"] if i else []
         text += [_row(table, line) for line in members]
     text += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), r"\end{table}"]
-    return "\n".join([*text, *(f"% {remark}" for remark in remarks)])
+    return "\n".join([*text, *(f"% {' '.join(remark.split())}" for remark in remarks)])
 
 
 def escaped(text: str) -> str:
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    return "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def _headings(table: Table) -> list[str]:
-    names = [escaped(column["name"]) + ARROWS[column.get("better", 0)] for column in table.columns]
+    names = [escaped(heading(column["name"], column.get("better", 0))) for column in table.columns]
     over, rules, at = [""], [], 2
     for group, members in groupby(table.columns, key=lambda column: column.get("group", "")):
         n = len(list(members))

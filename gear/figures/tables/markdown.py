@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from gear.figures.tables.table import ARROWS, NOT_RUN, Cell, Line, Table
+from gear.figures.paper.metrics import ARROWS
+from gear.figures.tables.table import NOT_RUN, Cell, Line, Table
 
 MARKS = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
 

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gear.figures.paper.found import Result, Run, finite
+from gear.figures.paper.found import Run
+from gear.figures.paper.result import Result
 from gear.figures.reading import NONE
 from gear.figures.tables.table import NOT_RUN, Cell, Line, Table, decimals, marked
 
 OTHERS = "other runs"
+UNGUIDED = ("adm", "gpic")  # protocols whose commands draw samples themselves, and know their scale
 FREE = ("recipes", "stages", "tokenizers")  # what tells whose a number is, not what it is of
 
 
@@ -35,23 +37,14 @@ def _of(run: Run, result: Result) -> list[Number]:
     if protocol == "point":  # of a sweep, whose metrics say which protocol's it is
         said = result.setting("protocol")
         protocol = said if isinstance(said, str) else "adm" if "gfid" in result.metrics else "geneval"
-    metrics = dict(result.metrics)
-    if protocol == "probe":
-        metrics |= _similarities(result.whole)
-    return [Number(run.name, result, protocol, name, value, result.n or 0) for name, value in metrics.items()]
+    return [Number(run.name, result, protocol, name, value, result.n or 0) for name, value in result.metrics.items()]
 
 
-def _similarities(probe: Mapping[str, Any]) -> dict[str, float]:
-    """ "pre.image.cka", ...: of the tokenizer's features."""
-    at: Any = probe.get("similarity")
-    tokenizer = at.get("tokenizer") if isinstance(at, dict) else None
-    found = {}
-    for when, levels in (tokenizer or {}).items():
-        for level, kinds in levels.items() if isinstance(levels, dict) else ():
-            for kind, value in kinds.items() if isinstance(kinds, dict) else ():
-                if (number := finite(value)) is not None:
-                    found[f"{when}.{level}.{kind}"] = number
-    return found
+def scale(number: Number) -> float | None:
+    """Of guidance, None where it is not known: a folder of images by the ADM protocol, which asks for none, counts as
+    without."""
+    said = number.result.cfg_scale
+    return 1.0 if said is None and number.protocol in UNGUIDED else said
 
 
 def lines(
@@ -85,7 +78,7 @@ def lines(
             taken = [_taken(table, row, column, own, None) for column in table.columns]
             if any(taken):
                 used += [("", number) for number in taken if number]
-                found.append(Line(run, _cells(table, row, taken, table.whole.get("keep", [])), OTHERS))
+                found.append(Line(run, _cells(table, row, taken, table.whole.get("keep", []), run), OTHERS))
     return marked(table, found), used
 
 
@@ -135,22 +128,27 @@ def _fits(stage: str | None, stages: Sequence[str] | None) -> bool:
 def _asked(number: Number, asked: Mapping[str, Any]) -> bool:
     """Whether it was measured as the cell is: the scale of guidance, the interpolation, the set of prompts."""
     r = number.result
-    if "cfg" in asked and asked.get("protocol") != "reconstruction" and abs(r.cfg_scale - asked["cfg"]) > 1e-9:
-        return False
+    if "cfg" in asked and number.protocol != "reconstruction":
+        said = scale(number)
+        if said is None or abs(said - asked["cfg"]) > 1e-9:
+            return False
     said = {"interpolation": r.setting("interpolation"), "prompts": r.setting("prompt_set")}
     return all(said[name] == asked[name] for name in said if name in asked)
 
 
 def _cells(
-    table: Table, row: Mapping[str, Any], taken: Sequence[Number | None], keep: Sequence[int]
+    table: Table, row: Mapping[str, Any], taken: Sequence[Number | None], keep: Sequence[int], name: str = ""
 ) -> tuple[Cell, ...]:
-    """Labels of the row, those in `keep`, then the numbers with as many decimals as the paper's."""
-    texts = []
+    """Labels of the row, those in `keep`, `name` in the first of the others; then the numbers with as many decimals as
+    the paper's."""
+    cells = []
+    free = next((j for j in range(table.labels) if j not in keep), None)
     for j, (column, number) in enumerate(zip(table.columns, taken, strict=True)):
         if not table.measures(column):
-            texts.append(row["cells"][j] if j in keep else "")
+            cells.append(Cell(row["cells"][j] if j in keep else name if j == free else ""))
         elif number is None:
-            texts.append("-" if row["cells"][j] in ("-", NONE) else NOT_RUN)
+            cells.append(Cell("-" if row["cells"][j] in ("-", NONE) else NOT_RUN))
         else:
-            texts.append(f"{number.value:.{decimals(table, j, row)}f}")
-    return tuple(Cell(text) for text in texts)
+            basis = number.n, *number.result.basis[1:]
+            cells.append(Cell(f"{number.value:.{decimals(table, j, row)}f}", basis=basis))
+    return tuple(cells)

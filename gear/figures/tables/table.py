@@ -15,15 +15,14 @@ a row which recipe makes it; together they say what to look for in the results o
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "paper"
 NUMBERS = tuple(int(path.stem.removeprefix("table")) for path in sorted(FOLDER.glob("table*.json")))
 NOT_RUN = "not run"
-ARROWS = {1: "↑", -1: "↓", 0: ""}
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
+    """mark: "best", "second". basis: n and reference of a number of ours; those of equal ones compare."""
+
     text: str
-    mark: str = ""  # "best", "second"
+    mark: str = ""
+    basis: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def decimals(table: Table, column: int, row: Mapping[str, Any] | None = None) ->
 
 def marked(table: Table, lines: Sequence[Line]) -> list[Line]:
     """With the best, and the runner-up where the paper has one, of each group or row: the paper's among themselves,
-    ours among ours. Equal ones share the mark."""
+    ours among ours, of these the ones of equal n and reference. Equal ones share the mark."""
     if not table.whole.get("mark", True):
         return list(lines)
     if table.whole.get("axis") == "row":
@@ -98,16 +100,24 @@ def marked(table: Table, lines: Sequence[Line]) -> list[Line]:
         for j, column in enumerate(table.columns):
             if column.get("better") and column.get("mark", True):
                 kept = [i for i in members if j < len(cells[i])]
-                ranked = _marks([cells[i][j].text for i in kept], column["better"], table)
-                for i, mark in zip(kept, ranked, strict=True):
-                    cells[i][j] = Cell(cells[i][j].text, mark)
+                ranked = _marked([cells[i][j] for i in kept], column["better"], table)
+                for i, cell in zip(kept, ranked, strict=True):
+                    cells[i][j] = cell
     return [Line(line.origin, tuple(c), line.group) for line, c in zip(lines, cells, strict=True)]
 
 
 def _ranked(cells: Sequence[Cell], columns: Sequence[Mapping[str, Any]], table: Table) -> tuple[Cell, ...]:
     better = max((column.get("better", 0) for column in columns), key=abs)
-    marks = _marks([cell.text for cell in cells], better, table)
-    return tuple(Cell(cell.text, mark) for cell, mark in zip(cells, marks, strict=True))
+    return tuple(_marked(cells, better, table))
+
+
+def _marked(cells: Sequence[Cell], better: int, table: Table) -> list[Cell]:
+    found = list(cells)
+    for basis in dict.fromkeys(cell.basis for cell in cells):
+        kept = [i for i, cell in enumerate(cells) if cell.basis == basis]
+        for i, mark in zip(kept, _marks([cells[i].text for i in kept], better, table), strict=True):
+            found[i] = replace(cells[i], mark=mark)
+    return found
 
 
 def _marks(texts: Sequence[str], better: int, table: Table) -> list[str]:

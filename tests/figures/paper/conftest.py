@@ -11,6 +11,7 @@ import pytest
 from gear.figures.paper.style import look
 
 Written = Callable[..., Path]
+Made = Callable[..., dict[str, Any]]
 
 
 def header(protocol: str, recipe: str, **more: Any) -> dict[str, Any]:
@@ -58,6 +59,21 @@ def sweep(recipe: str) -> dict[str, Any]:
     scores = {1.0: (10.0, 90.0), 1.5: (4.0, 200.0), 2.0: (6.0, 300.0)}
     points = [{"cfg_scale": s, "metrics": metrics(gfid=g, inception_score=i)} for s, (g, i) in scores.items()]
     return header("sweep", recipe) | {"points": points}
+
+
+@pytest.fixture
+def head() -> Made:
+    return header
+
+
+@pytest.fixture
+def scores() -> Made:
+    return metrics
+
+
+@pytest.fixture
+def swept() -> Made:
+    return sweep
 
 
 @pytest.fixture

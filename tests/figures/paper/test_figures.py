@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,56 +40,6 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title("left") for axes in figure.axes]
 
 
-def test_figure_1_has_the_curves_and_the_factor(runs: Path) -> None:
-    drawing = convergence.draw(pair(runs))
-    left, right = drawing.figure.axes
-    found = pair(runs)
-    for run in found:
-        assert line(left, run.name) == [list(point) for point in run.curve("gfid", watched=True)]
-    assert "\N{MULTIPLICATION SIGN} faster" in texts(left)
-    factor = float(re.findall(r"([\d.]+)x\.", drawing.caption)[0])
-    assert 3.5 < factor < 4.2  # four times the rate, by straight lines between evaluations
-    heights = [round(bar.get_height(), 6) for bar in right.patches if isinstance(bar, Rectangle)]
-    assert heights == [9.6, 2.88, 12.0, 3.6]  # gear without, with; the baseline without, with
-    assert "efficientnet_lite1" in drawing.caption
-
-
-def test_figure_1_groups_sizes_of_one_method(runs: Path) -> None:
-    sizes = convergence.of_sizes(opened([runs]))
-    assert list(sizes) == ["gear", "llamagen-repa"]
-    assert sizes["gear"] == {
-        111_000_000: [16.0, pytest.approx(4.8)],
-        343_000_000: [pytest.approx(9.6), pytest.approx(2.88)],
-    }
-
-
-def test_figure_1_takes_the_protocol_where_there_are_steps_of_it(runs: Path) -> None:
-    folder = runs / "gear-l" / "adm-1.0"
-    later = json.loads((folder / "results.json").read_text())
-    later["model"]["steps"], later["metrics"]["gfid"]["value"] = 800_000, 8.0
-    (runs / "gear-l" / "adm-later").mkdir()
-    (runs / "gear-l" / "adm-later" / "results.json").write_text(json.dumps(later))
-    curves, kind = convergence.of_steps(pair(runs))
-    assert curves[0] == [(400_000.0, pytest.approx(9.6)), (800_000.0, 8.0)]
-    assert "ADM" in kind
-
-
-def test_figure_1_does_not_mix_networks(runs: Path) -> None:
-    file = runs / "gear-l" / "evaluations.jsonl"
-    file.write_text(file.read_text().replace("efficientnet_lite1", "inception"))
-    with pytest.raises(ValueError, match="efficientnet_lite1, inception: they do not compare"):
-        convergence.draw(pair(runs))
-
-
-def test_a_run_far_beyond_the_others_is_cut_off_and_said(runs: Path) -> None:
-    file = runs / "gear-b" / "evaluations.jsonl"
-    file.write_text("".join(json.dumps({"step": s, "gfid": 105.0}) + "\n" for s in (100, 200)))
-    drawing = convergence.draw([*pair(runs), *opened([runs / "gear-b"])])
-    assert drawing.figure.axes[0].get_ylim()[1] < 105
-    assert "gear-b: 105 at step 200" in texts(drawing.figure.axes[0])
-    assert "gear-b ends at 105, beyond the frame" in drawing.caption
-
-
 def test_figure_3_has_raw_and_smoothed_losses(runs: Path) -> None:
     drawing = dynamics.draw(pair(runs))
     assert titles(drawing.figure) == ["(a) Next-token prediction loss ↓", "(b) Alignment loss ↓"]
@@ -114,12 +65,33 @@ def test_figure_4_has_five_panels_and_the_warm_up(runs: Path) -> None:
     drawing = usage.draw(opened([runs / "gear-l", runs / "warmup-vq"]))
     *panels, legend = drawing.figure.axes
     assert titles(drawing.figure)[:2] == ["(a) Top-1 mass", "(b) Top-10 mass"]
-    for axes, level in zip(panels, (0.01, 0.05, 0.2, 8.0, 2981.0), strict=True):
+    for axes, level in zip(panels[:3], (0.01, 0.05, 0.2), strict=True):
         assert {y for _, y in line(axes, "warm-up tokenizer")} == {level}
+    assert not [drawn for ax in panels[3:] for drawn in ax.get_lines() if drawn.get_label() == "warm-up tokenizer"]
+    assert any("no usage entropy, nats, the warm-up's level: `gear train" in text for text in drawing.lacking)
     assert line(panels[0], "gear-l") == [[1000.0, 0.01]]  # of the probe, as the log has none
     assert line(panels[3], "gear-l") == [list(point) for point in pair(runs)[0].curve("codebook_entropy")]
-    assert line(panels[3], "gear-l, probe") == [[1000.0, 8.0]]
-    assert legend.get_legend() is not None
+    assert line(panels[3], "_probe") == [[1000.0, 8.0]]
+    assert not panels[3].get_lines()[1].get_clip_on()  # whole at the right edge
+    box = legend.get_legend()
+    assert box is not None
+    assert [text.get_text() for text in box.get_texts()] == ["gear-l", "warm-up tokenizer", "probe of a checkpoint"]
+    low, high = panels[0].get_ylim()  # around its one value
+    assert low == pytest.approx(0.009)
+    assert high == pytest.approx(0.011)
+    assert "over 50,000 images" in drawing.caption
+
+
+def test_the_warm_ups_level_is_measured_as_the_curves_are(runs: Path) -> None:
+    lines = [json.dumps({"step": s, "codebook_entropy": 7.0 + s / 100}) + "\n" for s in (10, 20)]
+    (runs / "warmup-vq" / "log.jsonl").write_text("".join(lines))
+    for name in ("gear-l", "warmup-vq"):
+        file = runs / name / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"batch": 64}))
+    drawing = usage.draw(opened([runs / "gear-l", runs / "warmup-vq"]))
+    assert {y for _, y in line(drawing.figure.axes[3], "warm-up tokenizer")} == {7.2}
+    assert {y for _, y in line(drawing.figure.axes[0], "warm-up tokenizer")} == {0.01}
+    assert "each point the steps since the one before, over 640 images" in drawing.caption
 
 
 def test_figure_4_says_which_command_makes_what_is_not_logged(runs: Path) -> None:
@@ -155,28 +127,42 @@ def test_figure_5_takes_the_latest_probe(runs: Path) -> None:
     assert len(line(depth.draw(pair(runs)).figure.axes[0], "gear-l")) == 13
 
 
-def test_the_sweep_marks_the_best_scale(runs: Path) -> None:
-    drawing = sweep.draw(pair(runs))
-    gfid, score, _ = drawing.figure.axes if len(drawing.figure.axes) == 3 else (*drawing.figure.axes, None)
-    assert line(gfid, "gear-l") == [[1.0, 10.0], [1.5, 4.0], [2.0, 6.0]]
-    stars = [np.asarray(drawn.get_xydata()).tolist() for drawn in gfid.get_lines() if drawn.get_marker() == "*"]
-    assert stars == [[[1.5, 4.0]]] * 2
-    assert "gear-l: best Inception Score 300 at 2." in drawing.caption
-    assert score.get_title("left") == "(b) Inception Score ↑"
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_without_any_of_it_is_told_the_command(kind: str, runs: Path) -> None:
+    bare = runs / "bare"
+    bare.mkdir()
+    (bare / "log.jsonl").write_text('{"step": 1, "x": 1.0}\n')
+    (bare / "config.json").write_text('{"steps": 5}')
+    with pytest.raises(NothingToDraw, match=r"bare has no .*: `gear (train \S+/config\.json|evaluate|probe)"):
+        KINDS[kind](opened([bare]))
 
 
-def test_evaluations_at_several_scales_are_a_sweep_too(runs: Path) -> None:
-    (run,) = opened([runs / "gear-b"])
-    assert sweep.scales(run) == {"gfid": [(1.0, 16.0), (1.5, pytest.approx(4.8))]}
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"4"}))
+def test_a_warm_up_is_not_told_to_train_a_generator(kind: str, runs: Path) -> None:
+    with pytest.raises(NothingToDraw, match=r"^warmup-vq is a warm-up: it trains no generator\.$"):
+        KINDS[kind](opened([runs / "warmup-vq"]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_without_any_of_it_is_told_the_command(kind: str, runs: Path) -> None:
-    bare = opened([runs / "warmup-vq"])
-    if kind == "4":
-        return
-    with pytest.raises(NothingToDraw, match=r"warmup-vq has no .*: `gear (train|evaluate|probe)"):
-        KINDS[kind](bare)
+def test_names_of_any_length_and_letters_leave_the_figure_whole(kind: str, runs: Path, tmp_path: Path) -> None:
+    """pytest makes an error of the warning that a letter is missing, or that axes have collapsed."""
+    names = ["a" * 50 + "-1", "a" * 50 + "-2", "実験", "gear"]
+    paths = []
+    for i, name in enumerate(names):
+        shutil.copytree(runs / ("gear-l", "llamagen-repa-l")[i % 2], tmp_path / "long" / name)
+        paths.append(tmp_path / "long" / name)
+    drawing = KINDS[kind](opened(paths))
+    style.save(drawing, tmp_path)
+    shown = [text.get_text() for axes in drawing.figure.axes for text in axes.texts]
+    for legend in [*drawing.figure.legends, *(axes.get_legend() for axes in drawing.figure.axes)]:
+        shown += [text.get_text() for text in legend.get_texts()] if legend else []
+    assert all(name not in text for name in names[:3] for text in shown)
+    assert "?? is 実験" in drawing.caption
+    for name in names[:2]:
+        assert "a…aaa" in drawing.caption
+        assert f" is {name}" in drawing.caption
+    for axes in drawing.figure.axes:
+        assert axes.get_window_extent().height > 100
 
 
 @pytest.mark.parametrize("kind", KINDS)

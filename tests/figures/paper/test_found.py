@@ -52,6 +52,23 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
     assert names(paths) == ["a/x", "b/x"]
 
 
+def test_a_folder_that_is_given_twice_is_there_once(runs: Path) -> None:
+    found = opened([runs / "gear-l", runs / "gear-l", runs / "gear-b" / ".." / "gear-l"], ["x"])
+    assert [r.name for r in found] == ["x"]
+
+
+def test_a_point_of_a_sweep_is_there_once(runs: Path) -> None:
+    """The sweep leaves a results.json of each, too."""
+    sweep = json.loads((runs / "gear-l/sweep/results.json").read_text())
+    inner = runs / "gear-l" / "sweep" / "cfg-1.5"
+    inner.mkdir()
+    whole = {"protocol": "adm", "metrics": sweep["points"][1]["metrics"], "settings": {"cfg_scale": 1.5}}
+    (inner / "results.json").write_text(json.dumps(whole | {"model": sweep["model"]}))
+    (found,) = opened([runs / "gear-l"])
+    assert len(found.of("adm")) == 2  # the two single ones
+    assert [r.metrics["gfid"] for r in found.generated if r.cfg_scale == 1.5] == [pytest.approx(2.88), 4.0]
+
+
 def test_of_a_step_that_is_there_twice_the_later_line_counts(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 2, "ntp": 1.0}\n{"step": 1, "ntp": 3.0}\n{"step": 2, "ntp": 2.0}\n')
     assert run(tmp_path, "x").curve("ntp") == [(1.0, 3.0), (2.0, 2.0)]
@@ -89,7 +106,7 @@ def test_fields_of_another_kind_are_as_if_not_measured(tmp_path: Path) -> None:
     }
     (tmp_path / "results.json").write_text(json.dumps(whole))
     (found,) = run(tmp_path, "x").results
-    assert (found.metrics, found.recipe, found.steps, found.cfg_scale, found.n) == ({}, None, None, 1.0, None)
+    assert (found.metrics, found.recipe, found.steps, found.cfg_scale, found.n) == ({}, None, None, None, None)
 
 
 def test_what_cannot_be_opened_is_said_in_a_sentence(runs: Path, tmp_path: Path) -> None:

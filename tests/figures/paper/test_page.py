@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,6 +15,7 @@ from gear.figures.paper.page import page, write
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
+Made = Callable[..., dict[str, Any]]
 VOID = {"br", "hr", "img", "link", "meta"}
 
 
@@ -51,6 +54,33 @@ def test_it_has_figures_numbers_commands_and_settings(runs: Path) -> None:
     expected = ("gear-l: samples, step 1,000", "9.600", "[9.100, 10.10]", "gear evaluate adm runs/gear-l", "CFG 1.5")
     for text in (*expected, "Generation, ADM protocol", "Guidance sweep", "n = 50,000", "reference.npz"):
         assert text in outline.text
+
+
+def test_metrics_have_their_names_and_probes_their_numbers(runs: Path, head: Made, scores: Made) -> None:
+    found = scores(psnr=21.0, rfid=2.0, ssim=0.5, ssim_gaussian=0.4, l1=0.06, lpips=0.3)
+    (runs / "gear-l" / "reconstruction").mkdir()
+    file = runs / "gear-l" / "reconstruction" / "results.json"
+    file.write_text(json.dumps(head("reconstruction", "gear-l") | {"metrics": found}))
+    text = Outline(page(opened([runs / "gear-l"]))).text
+    for name in ("rFID ↓", "PSNR, dB ↑", "SSIM ↑", "SSIM (Gaussian) ↑", "L1 ↓", "LPIPS ↓"):
+        assert name in text
+    for said in ("CKNNA, image", "pre-quantization", "post-quantization", "hard indices", "soft assignment, tau = 0.1"):
+        assert said in text
+    assert "0.2400" in text
+    assert "2,981" in text
+
+
+def test_a_sweep_stands_once_and_took_its_time_once(runs: Path) -> None:
+    whole = json.loads((runs / "gear-b/adm-1.0/results.json").read_text()) | {"seconds": 100.0}
+    points = [{"cfg_scale": 1.0, "metrics": whole["metrics"]}]
+    (runs / "swept" / "sweep" / "cfg-1").mkdir(parents=True)
+    (runs / "swept/sweep/results.json").write_text(json.dumps(whole | {"protocol": "sweep", "points": points}))
+    (runs / "swept/sweep/cfg-1/results.json").write_text(json.dumps(whole))
+    text = Outline(page(opened([runs / "swept"]))).text
+    assert "Generation, ADM protocol" not in text
+    assert "Guidance sweep" in text
+    assert "[15.50, 16.50]" in text
+    assert "Evaluated in 1 min 40 s." in text
 
 
 def test_it_loads_nothing_and_is_the_same_each_time(runs: Path, tmp_path: Path) -> None:

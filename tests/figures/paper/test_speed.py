@@ -60,9 +60,9 @@ def test_where_a_curve_reaches_the_end_of_another() -> None:
 def test_a_run_that_begins_below_is_not_called_faster() -> None:
     found = reached([(10.0, 1.0), (20.0, 0.5)], BASE)
     assert found == Reached(3.0, 10.0, 100.0, crossed=False)
-    assert said("naive", found, "repa", "loss") == "naive is below repa's final loss, 3, from its first point on."
-    assert said("gear", Reached(3.0, 250.0, 4.0, True), "repa", "loss").endswith("at step 250: 4.0x.")
-    assert said("gear", None, "repa", "loss") == "gear does not reach repa's final loss."
+    assert said("naive", found, "repa", "final loss") == "naive is below repa's final loss, 3, from its first point on."
+    assert said("gear", Reached(3.0, 250.0, 4.0, True), "repa", "final loss").endswith("at step 250: 4.0x.")
+    assert said("gear", None, "repa", "final loss") == "gear does not reach repa's final loss."
 
 
 def test_the_baseline_is_the_named_run_else_the_frozen_one_else_the_first(runs: Path) -> None:
