@@ -20,7 +20,13 @@ def comparable(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
     kept = max(
         groups, key=lambda basis: (len({run.name for run, _ in groups[basis]}), len(groups[basis]), basis[0] or 0)
     )
-    left = [f"{run.name} ({result.of})" for basis, pairs in groups.items() if basis != kept for run, result in pairs]
+    of = groups[kept][0][1].of
+    left = [
+        f"{run.name} ({result.of}{' of other content' if result.of == of else ''})"
+        for basis, pairs in groups.items()
+        if basis != kept
+        for run, result in pairs
+    ]
     return groups[kept], list(dict.fromkeys(left))
 
 

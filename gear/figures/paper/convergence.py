@@ -77,11 +77,12 @@ def _watched(runs: Sequence[Run]) -> tuple[list[Curve], str, list[str]]:
     """`of_steps` of what was measured while training, against the run's own images."""
     groups: dict[tuple[str, ...], dict[str, Curve]] = {}
     told: dict[tuple[str, ...], str] = {}
+    exact = all(run.data.get("files") for run in runs if run.watched)
     for run in runs:
         path = mapping(run.config.get("data")).get("path")
         for found in run.watched:
             n, network = lines.whole_number(found.get("n")), str(found.get("network") or "unknown features")
-            basis = network, str(n), str(run.data.get("files") or path)
+            basis = network, str(n), str(run.data.get("files") if exact else path)
             groups.setdefault(basis, {}).setdefault(
                 run.name, run.curve("gfid", watched=True, n=found.get("n"), network=found.get("network"))
             )

@@ -51,7 +51,12 @@ def draw(runs: Sequence[Run]) -> Drawing:
         ax.set_xlabel("layer of the generator")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     legend(figure, axes[2:] + axes[:2])
-    return Drawing("figure5", figure, f"{_caption(probes, taps)} {in_full(names)}".rstrip(), tuple(lacking))
+    return Drawing(
+        "figure5",
+        figure,
+        f"{_caption(probes, taps)} {_over(runs, probes, names)} {in_full(names)}".strip(),
+        tuple(lacking),
+    )
 
 
 def latest(run: Run) -> Result | None:
@@ -103,6 +108,15 @@ def _named(probes: Sequence[Result | None]) -> str:
     similarity = [probe.whole.get("similarity") for probe in probes if probe]
     named = {str(s["target"]) for s in similarity if isinstance(s, dict) and s.get("target")}
     return f"the target itself ({', '.join(sorted(named))})" if named else "the target itself"
+
+
+def _over(runs: Sequence[Run], probes: Sequence[Result | None], names: Mapping[str, str]) -> str:
+    """Of how many images, which CKNNA and CKA depend on."""
+    counts = {names[run.name]: probe.n for run, probe in zip(runs, probes, strict=True) if probe and probe.n}
+    if len(set(counts.values())) < 2:
+        return "".join(f"Over {n:,} images." for n in set(counts.values()))
+    each = ", ".join(f"{n:,} ({name})" for name, n in counts.items())
+    return f"Over different numbers of images, at which CKNNA and CKA do not compare: {each}."
 
 
 def _caption(probes: Sequence[Result | None], taps: Sequence[int]) -> str:

@@ -53,7 +53,9 @@ def draw(
     names: as the figure has those of the runs. Returns the caption."""
     sizes = sorted({params for by_size in found.values() for params in by_size})
     width, highest, notes, said = 0.8 / (2 * len(found)), 0.0, [], []
-    colours = [COLOURS[_first(name, runs) % len(COLOURS)] for name in found]
+    colours = [COLOURS[_first(name, runs) % len(COLOURS)] for name in found]  # as of its curve
+    if len(set(colours)) < len(colours):
+        colours = [COLOURS[m % len(COLOURS)] for m in range(len(found))]
     texts = [names.get(name, short(name)) for name in found]
     for guided in (0, 1):
         for k, size in enumerate(sizes):

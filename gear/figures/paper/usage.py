@@ -58,6 +58,7 @@ def draw(runs: Sequence[Run]) -> Drawing:
     missing = ", ".join(name.lower() for key, _, name in PANELS if key not in [key for key, *_ in shown])
     lacking += [run.lacks("probe", f"{missing} in its log") for run in trained if missing]
     names = labels([*trained, *warm], LEGEND)
+    unknown: dict[tuple[str, str], list[str]] = {}
     for ax, letter, (key, logged, name) in zip(axes, "abcde", shown, strict=False):
         title(ax, letter, name)
         step_axis(ax, last)
@@ -75,11 +76,13 @@ def draw(runs: Sequence[Run]) -> Drawing:
             if level is not None:
                 ax.axhline(level, color=WARM, ls=(0, (4, 2)), lw=1.3, label="warm-up tokenizer", zorder=1.5)
             else:
-                lacking.append(run.lacks("usage" if curved else "probe", f"{name.lower()}, the warm-up's level"))
+                unknown.setdefault((run.name, "usage" if curved else "probe"), []).append(name.lower())
         settled(ax)
     if any(curve and points for found in drawn.values() for curve, points in found):
         quiet = {"color": QUIET, "linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 5}
         plot(axes[0], [], "probe of a checkpoint", quiet)
+    for (owner, kind), parts in unknown.items():
+        lacking += [run.lacks(kind, f"level of {', '.join(parts)}") for run in warm if run.name == owner]
     legend(figure, axes[len(shown) - 1 :: -1], spare=axes[len(shown)])
     for ax in axes[len(shown) + 1 :]:
         ax.set_axis_off()

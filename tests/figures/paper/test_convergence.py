@@ -85,11 +85,21 @@ def test_figure_1_does_not_mix_networks_or_counts(runs: Path, old: str, new: str
     assert not any("gear-b has no" in text for text in drawing.lacking)
 
 
-def test_figure_1_does_not_mix_references(runs: Path, head: Made, scores: Made) -> None:
+@pytest.mark.parametrize(
+    ("few", "reference", "said"),
+    [
+        (64, {"kind": "npz", "path": "reference.npz"}, "n = 64 against reference.npz"),
+        (50_000, {"path": "cifar10-test", "n": 64}, "n = 50,000 against cifar10-test (64 images)"),
+        (50_000, {"path": "reference.npz", "sha256": "x"}, "n = 50,000 against reference.npz of other content"),
+    ],
+)
+def test_figure_1_does_not_mix_references(
+    runs: Path, few: int, reference: dict[str, Any], said: str, head: Made, scores: Made
+) -> None:
     """By how many images, in the curves and in the bars."""
     for name, gfid in (("few-1", 30.0), ("few-2", 20.0)):
-        whole = head("adm", "gear-l", n=64, steps=100 * int(name[-1]), params=343_000_000)
-        write = {"metrics": scores(64, gfid=gfid), "reference": {"path": "cifar10-test", "n": 64}}
+        whole = head("adm", "gear-l", n=few, steps=100 * int(name[-1]), params=343_000_000)
+        write = {"metrics": scores(few, gfid=gfid), "reference": reference}
         (runs / "gear-l" / name).mkdir()
         (runs / "gear-l" / name / "results.json").write_text(json.dumps(whole | write))
     curves, _, left = convergence.of_steps(pair(runs))
@@ -98,7 +108,7 @@ def test_figure_1_does_not_mix_references(runs: Path, head: Made, scores: Made) 
     assert sizes["gear"][343_000_000] == [pytest.approx(9.6), pytest.approx(2.88)]
     assert (of, left) == (
         "n = 50,000 against reference.npz",
-        ["gear-l (n = 64 against cifar10-test (64 images))"],
+        [f"gear-l ({said})"],
     )
 
 

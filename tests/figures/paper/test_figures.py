@@ -68,7 +68,9 @@ def test_figure_4_has_five_panels_and_the_warm_up(runs: Path) -> None:
     for axes, level in zip(panels[:3], (0.01, 0.05, 0.2), strict=True):
         assert {y for _, y in line(axes, "warm-up tokenizer")} == {level}
     assert not [drawn for ax in panels[3:] for drawn in ax.get_lines() if drawn.get_label() == "warm-up tokenizer"]
-    assert any("no usage entropy, nats, the warm-up's level: `gear train" in text for text in drawing.lacking)
+    assert any(
+        "no level of usage entropy, nats, effective size exp(h): `gear train" in text for text in drawing.lacking
+    )
     assert line(panels[0], "gear-l") == [[1000.0, 0.01]]  # of the probe, as the log has none
     assert line(panels[3], "gear-l") == [list(point) for point in pair(runs)[0].curve("codebook_entropy")]
     assert line(panels[3], "_probe") == [[1000.0, 8.0]]
@@ -116,7 +118,10 @@ def test_figure_5_has_six_panels_with_bands_target_and_tap(runs: Path) -> None:
     assert set(np.asarray(level.get_ydata()).tolist()) == {0.7}
     spans = [patch for ax in axes for patch in ax.patches if isinstance(patch, Rectangle)]
     assert [round(span.get_x() + span.get_width() / 2, 6) for span in spans] == [4.0] * 6  # a third of 12 layers
-    assert "k = 10" in drawing.caption
+    assert "k = 10. Over 50,000 images." in drawing.caption
+    file = runs / "gear-l/probe/probe.json"
+    file.write_text(file.read_text().replace('"n": 50000', '"n": 200'))
+    assert "do not compare: 200 (gear-l), 50,000 (llamagen-repa-l)." in depth.draw(pair(runs)).caption
 
 
 def test_figure_5_takes_the_latest_probe(runs: Path) -> None:
