@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from gear import fetch, weights
 from gear.evaluate import inception
@@ -91,6 +92,13 @@ def test_another_network_is_refused(tmp_path: Path):
     save_file({"conv.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="does not hold the weights of the FID Inception"):
         FidInception(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 300), (299, 299), (512, 77), (1, 3)])
+def test_resizing_is_torch_fidelitys_to_the_bit(size: tuple[int, int]):
+    x = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(x.float(), size=(299, 299), align_corners=False)
+    assert torch.equal(resized(x), (theirs - 128) / 128)
 
 
 def test_images_are_resized_from_the_corner_as_tensorflow_did(pixels: Tensor):
