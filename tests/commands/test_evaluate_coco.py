@@ -33,11 +33,13 @@ class Colours(nn.Module):
         return {"name": self.name, "sha256": "0" * 64}
 
 
-class Words(Colours):
+class Words(clip_score.Clip):
     """A text is the colour that it names."""
 
     def __init__(self, model: str):
-        super().__init__("words", "image")
+        nn.Module.__init__(self)
+        self.name, self.channels = "words", {"image": 3}
+        self.weight = nn.Parameter(torch.zeros(()))
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         x = pixels.float().mean((2, 3))

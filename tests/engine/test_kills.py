@@ -45,7 +45,7 @@ def trial(config: Config, folder: Path, aims: Sequence[Aim], ranks: int) -> Tria
 
 
 def test_one_process(scheduled: Config, tmp_path: Path) -> None:
-    aims = [Aim("write", 0.0), Aim("evaluation", 0.3), Aim("moment", -0.5), Aim("moment", 0.4)]
+    aims = [Aim("write", 0.0), Aim("evaluation", 0.05), Aim("moment", -0.5), Aim("moment", 0.4)]
     done = trial(scheduled, tmp_path, aims, ranks=1)
     assert done.differences == []
     assert [death.aim for death in done.deaths] == [aim.at for aim in aims]
