@@ -35,7 +35,8 @@ CHILDREN = {
     "none": "child = 0",
     "a subprocess": "child = subprocess.Popen(['sleep', '600']).pid",
     "a subprocess with every descriptor": "child = subprocess.Popen(['sleep', '600'], close_fds=False).pid",
-    "a fork": "child = os.fork() or (time.sleep(600) and 0)",
+    # Said only once the child, which closes its copy as it begins, has begun.
+    "a fork": "r, w = os.pipe(); child = os.fork() or (os.write(w, b'.') and time.sleep(600) and 0); os.read(r, 1)",
 }
 
 
