@@ -18,9 +18,6 @@ Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels,
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +26,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from gear.cuda import compiled
 
 BLOCK = 1 << 20  # entries of A held at once: 4 MiB of float32, which a core's caches can serve
 ON_A_GPU = 1 << 26  # where each block is a dozen launches: 256 MiB
@@ -178,12 +177,7 @@ def _kernels(z: Tensor, c: Tensor) -> ModuleType | None:
     """`gear.kernels` on CUDA, for what it takes; None: the blocks below, which take everything."""
     if not (z.is_cuda and z.dtype == c.dtype == torch.float32 and z.shape[-1] <= WIDEST):
         return None
-    return _triton()
-
-
-@cache
-def _triton() -> ModuleType | None:
-    return import_module("gear.kernels") if find_spec("triton") is not None else None
+    return compiled("gear.kernels")
 
 
 def _over(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float) -> tuple[Tensor, Tensor, Tensor | None]:

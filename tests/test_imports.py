@@ -24,6 +24,7 @@ SPINE = {
     "config",
     "config_check",
     "config_json",
+    "cuda",
     "kernels",
     "losses",
     "noise",

@@ -43,9 +43,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Judge:
-    """samples: what is to be measured. folder: where its results go, unless another is asked for. reference: measured.
-
-    On every rank; `against` is filled on rank 0.
+    """
+    samples: what is to be measured. against: the reference, measured; filled on rank 0. On every rank.
     """
 
     asked: Asked

@@ -1,6 +1,7 @@
 """A tokenizer's reconstructions as images to measure: each original with its reconstruction below it."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ class Beside:
         checkpoint = self.pair.checkpoint
         found = {"kind": "reconstructions", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
         of = {name: value for name, value in self.originals.about().items() if name != "n"}
-        return found | {"weights_sha256": weights_sha256(checkpoint, "tokenizer"), "of": of}
+        return found | {"weights_sha256": self._weights, "of": of}
+
+    @cached_property
+    def _weights(self) -> str:
+        return weights_sha256(self.pair.checkpoint, "tokenizer")
 
     @torch.no_grad()
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 HH W"]]:

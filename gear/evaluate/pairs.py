@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 
 from gear import weights
-from gear.evaluate.adm import FEW, Found, MeasureError, kernel_distance
+from gear.evaluate.adm import FEW, Found, MeasureError, counted, kernel_distance
 from gear.evaluate.bootstrap import frechet_jackknife, mean_interval
 from gear.evaluate.extract import Stored
 from gear.evaluate.frechet import frechet
@@ -22,7 +22,6 @@ from gear.evaluate.inception import FidInception
 from gear.evaluate.reconstruction import l1, psnr
 from gear.evaluate.results import Metric
 from gear.evaluate.similarity import REACH, ssim, ssim_gaussian
-from gear.progress import bars
 from gear.store.packages import sha256
 from gear.tokenizer.perceptual import SMALLEST, Perceptual
 
@@ -158,14 +157,8 @@ def _rfid(pairs: Stored, interval: bool, seed: int) -> Metric:
     if not interval:
         a, b = (pairs.moments(name).gaussian() for name in ("original", "rebuilt"))
         return Metric(frechet(a, b), pairs.n, note=note)
-    with bars() as shown:
-        bar = shown.add_task("interval of rfid", total=None, note="")
-        found = frechet_jackknife(
-            pairs.array("rebuilt"),
-            pairs.array("original"),
-            seed=seed,
-            progress=lambda done, total: shown.update(bar, completed=done, total=total),
-        )
+    with counted("interval of rfid") as progress:
+        found = frechet_jackknife(pairs.array("rebuilt"), pairs.array("original"), seed=seed, progress=progress)
     span = (found.interval.low, found.interval.high)
     return Metric(found.value, pairs.n, span, f"{note}; interval at this n, of which few images make {found.bias:.4g}")
 
