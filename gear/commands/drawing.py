@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,15 @@ class Drawn:
         checkpoint = self.pair.checkpoint
         found = {"kind": "samples", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
         found |= {"resolution": list(self.resolution), "interpolation": None, "crop": "none", "seed": self.seed}
-        digest = weights_sha256(checkpoint, "tokenizer", "generator")
-        found |= {"classes": list(self.classes), "weights_sha256": digest, **self.options}
+        found |= {"classes": list(self.classes), "weights_sha256": self._weights, **self.options}
         interval = self.options["cfg_interval"]
         found["cfg_interval"] = None if interval is None else list(interval)
         return found | ({} if self.pair.on.type == "cpu" else {"batch": self.block})
+
+    @cached_property
+    def _weights(self) -> str:
+        """Asked for several times, and gigabytes to read."""
+        return weights_sha256(self.pair.checkpoint, "tokenizer", "generator")
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
         """Images of one block are drawn together, whichever of them are asked for."""
@@ -84,14 +89,14 @@ class Drawn:
         q = generate(self.generator, labels, seed=self.seed, image_ids=ids, batch=self.block, **self.options)
         return torch.cat([to_uint8(self.pair.tokenizer.decode(part)) for part in q.split(AT_ONCE)])
 
-    def label(self) -> str:
-        """What tells these samples from others of the run, for the name of a folder."""
+    def label(self, but: str = "") -> str:
+        """What tells these samples from others of the run, for the name of a folder. but: an option to leave out."""
         usual = asdict(Options())
         changed = {k: v for k, v in self.options.items() if k == "cfg_scale" or v != usual[k]}
         found = {"step": self.pair.checkpoint.step or None, **changed, "seed": self.seed or None}
         found |= {"classes": "-".join(self.classes) or None}
         names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
-        return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None))
+        return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None and k != but))
 
 
 def _short(value: Any) -> str:

@@ -75,8 +75,8 @@ def sweep(
     with judging(asked) as judge:
         first = judge.samples
         assert isinstance(first, Drawn)
-        step = f"step-{first.pair.checkpoint.step}" if first.pair.checkpoint.step else ""
-        folder = out or evaluations(first.pair.checkpoint) / slug("sweep", stem(reference), step)
+        drawn = first.label(but="cfg_scale")
+        folder = out or evaluations(first.pair.checkpoint) / slug("sweep", stem(reference), drawn)
         points = []
         for scale in sorted(scales):
             samples, into = Drawn(first.pair, n, seed, **options, cfg_scale=scale), folder / f"cfg-{scale:g}"

@@ -141,6 +141,8 @@ def test_results_go_into_the_run_and_other_samples_elsewhere(
     assert (
         folder(str(images_folder), temperature=0.8).name == f"adm-{images_folder.name}-step-6-cfg-1.5-temperature-0.8"
     )
+    sampled = Drawn(run.load(trained, "cpu"), 4, seed=3, temperature=0.8)
+    assert sampled.label(but="cfg_scale") == "step-6-temperature-0.8-seed-3"  # of a sweep
     images = drawing.opened("builtin", 4, device="cpu")
     assert drawing.folder_of(images, "builtin", "adm", "cifar10") == Path("evaluations/builtin/adm-cifar10")
 
