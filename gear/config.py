@@ -143,6 +143,18 @@ def family(tokenizer: Tokenizer) -> str | None:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A caption instead of a class before the image tokens (appendix B), as states of a frozen text encoder."""
+
+    encoder: str = "qwen3-1.7b"  # "qwen3-1.7b", "minilm", a model's id on the hub, or a folder; Table 17
+    tokens: int = 300  # T, rows of text; a longer caption is cut; Table 17
+    drop: float = 0.1  # share of captions replaced by the unconditional input; Table 17
+    dual: int | None = None  # first blocks that have attention weights of their own for text; None: a third; appendix B
+    rotary: Literal["identity", "zero"] = "identity"  # of text rows; zero: released weights; PAPER.md, M12
+    padding: Literal["left", "right"] = "left"  # of short captions; right: released weights, where it predicts token 0
+
+
+@dataclass(frozen=True)
 class Generator:
     """Llama-style causal transformer over the K indices. The defaults are LlamaGen-L (343M)."""
 
@@ -155,6 +167,7 @@ class Generator:
     classes: int | None = None  # None: as many as the data has
     class_drop: float = 0.1  # share of labels replaced by the null class; Table 16
     class_rotary: Literal["identity", "zero"] = "identity"  # of the class token; zero: released weights; PAPER.md, M12
+    text: Text | None = None  # what is drawn is said by a caption; None: by a class
     dropout: float = 0.1  # token embedding, attention output and feed-forward; released code
     init: str | None = None  # a run or released file to start from; None: from scratch; PAPER.md, M4
 
@@ -163,12 +176,20 @@ class Generator:
         """`tap`, or a third of the depth: 4, 8, 12 for B, L, XL (appendix A)."""
         return self.tap if self.tap is not None else max(1, self.layers // 3)
 
+    @property
+    def dual_blocks(self) -> int:
+        """`text.dual`, or the first third of the depth (appendix B); 0 without text."""
+        if self.text is None:
+            return 0
+        return self.text.dual if self.text.dual is not None else max(1, round(self.layers / 3))
+
 
 SIZES = {  # of LlamaGen; parameters with K = 16,384 and 1,000 classes
     "S": Generator(layers=12, heads=12, width=384),  # 34,210,560
     "B": Generator(layers=12, heads=12, width=768),  # 110,888,448
     "L": Generator(layers=24, heads=16, width=1024),  # 342,910,976
     "XL": Generator(layers=36, heads=20, width=1280),  # 774,699,520
+    "1B": Generator(layers=36, heads=20, width=1440),  # with text of Qwen3-1.7B in place of classes 1,047,659,040
     "XXL": Generator(layers=48, heads=24, width=1536),  # 1,410,972,672
     "XXXL": Generator(layers=48, heads=40, width=2560),  # 3,893,027,840
 }
@@ -197,17 +218,26 @@ class Target:
     spatial_norm: float | None = None  # alpha of iREPA's z-score over positions, 0.6 in appendix A; None: none
 
 
-NAMED = ("builtin", "cifar10")  # data sets known by name
+NAMED = ("builtin", "cifar10", "emoji")  # data sets known by name
+
+
+@dataclass(frozen=True)
+class Part:
+    """Another set of images that is drawn from beside `Data.path`."""
+
+    path: str  # as `Data.path`
+    weight: float = 1.0  # images drawn from it for each one of `Data.path`
 
 
 @dataclass(frozen=True)
 class Data:
-    path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", or a folder: of class folders, images (a class), tars
+    path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", "emoji", a folder (classes, images, tars), .csv, .jsonl
+    mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     resolution: int = 256  # pixels along a side
     crop: Literal["center", "random"] = "center"  # center: decoded once, kept; random: decoded at each visit (ImageNet)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C
     views: int | None = None  # fixed random crops of an image, as LlamaGen's ten; None: a fresh one at each visit
-    flip: bool = True  # horizontal flip half of the time; off where captions or writing matter
+    flip: bool | None = None  # horizontal flip half of the time; None: unless there are captions ("left" would lie)
     classes: str = "folders"  # labels: sorted folder names; "imagenet" (its 1,000 wnids); or a file, a name a line
     holdout: float = 0.05  # share of images never trained on, for rFID, PSNR and held-out losses
     workers: int = 4  # processes that decode; 0: none but this one
@@ -335,3 +365,8 @@ class Config:
 def grid(config: Config) -> int:
     """Tokens along one side of an image: h = w = resolution / downsample."""
     return config.data.resolution // config.tokenizer.backbone.downsample
+
+
+def flips(config: Config) -> bool:
+    """`data.flip`; by default not where captions say what is left and what is right."""
+    return config.data.flip if config.data.flip is not None else config.generator.text is None

@@ -46,6 +46,14 @@ def check(config: Config) -> Config:
         g.width // g.heads,
     )
     need(0.0 <= g.class_drop < 1.0, "generator.class_drop", "in [0, 1)", g.class_drop)
+    if g.text is not None:
+        text = g.text
+        need(text.tokens >= 1, "generator.text.tokens", "at least 1", text.tokens)
+        need(0.0 <= text.drop < 1.0, "generator.text.drop", "in [0, 1)", text.drop)
+        need(0 <= g.dual_blocks <= g.layers, "generator.text.dual", f"from 0 to layers = {g.layers}", text.dual)
+        need(text.encoder != "", "generator.text.encoder", "a text encoder", "empty")
+        need(g.classes is None, "generator.classes", "unset where captions take the place of classes", g.classes)
+        need(d.path != "cifar10", "data.path", "a set with captions, which cifar10 has not", d.path)
     need(0.0 <= g.dropout < 1.0, "generator.dropout", "in [0, 1)", g.dropout)
     need(t.quantizer.dim >= 1, "tokenizer.quantizer", "of at least one dimension", t.quantizer.dim)
     need(t.quantizer.codebook_size >= 2, "tokenizer.quantizer", "at least two codewords", t.quantizer.codebook_size)
@@ -115,7 +123,12 @@ def check(config: Config) -> Config:
     for name in ("beta1", "beta2", "ema"):
         need(0 <= getattr(o, name) < 1, f"optimizer.{name}", "in [0, 1)", getattr(o, name))
     need(o.weight_decay >= 0, "optimizer.weight_decay", "0 or more", o.weight_decay)
-    need(d.path != "", "data.path", '"builtin", "cifar10" or a folder', "empty")
+    need(d.path != "", "data.path", '"builtin", "cifar10", "emoji", a folder, a .csv or a .jsonl', "empty")
+    for i, part in enumerate(d.mixture):
+        need(part.path != "", f"data.mixture[{i}].path", "as data.path", "empty")
+        need(part.weight > 0, f"data.mixture[{i}].weight", "above 0", part.weight)
+    mixed = not d.mixture or g.text is not None
+    need(mixed, "data.mixture", "empty unless generator.text is set: classes of several sets have no common labels", "set")
     if not isinstance(stage, Frozen):
         trunk, pixels = t.loss.perceptual_trunk, {"alex": 31, "vgg": 16}[t.loss.perceptual_trunk]
         if t.loss.perceptual > 0:

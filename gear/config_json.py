@@ -77,8 +77,9 @@ def _built(classes: tuple[type, ...], value: Any, where: str) -> Any:
 
 def _field(kind: Any, value: Any, where: str) -> Any:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if all(dataclasses.is_dataclass(option) for option in options):
-        return _built(options, value, where)
+    nested = tuple(option for option in options if dataclasses.is_dataclass(option))
+    if nested and not (value is None and type(None) in options):
+        return _built(nested, value, where)
     for option in options:
         origin, inside = typing.get_origin(option), typing.get_args(option)
         if type(value) is option or (origin is typing.Literal and value in inside):
