@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor, nn
 
-from gear.evaluate import pretrained
 from gear.evaluate.pil_resize import pil_square
+from gear.store import pretrained
 
 BASE = "openai/clip-vit-base-patch32"  # of the paper's CLIP score
 LARGE = "openai/clip-vit-large-patch14"  # which tells GenEval's colours

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from gear.evaluate import pretrained
+from gear.store import pretrained
 
 BLIP = "Salesforce/blip-vqa-capfilt-large"
 FILES = ("preprocessor_config.json", "tokenizer_config.json")

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from gear.evaluate import pretrained
 from gear.evaluate.clip_score import LARGE, Clip, nearest, zero_shot
 from gear.evaluate.geneval import THRESHOLD, Found
 from gear.evaluate.prompts import COLOURS
+from gear.store import pretrained
 
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 SHORT, LONG = 800, 1333  # px: the short side is resized to one, unless the long side would exceed the other

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gear.commands import evaluate_coco
 from gear.evaluate import clip_score, inception, results
-from gear.evaluate.pretrained import PretrainedError
+from gear.store.pretrained import PretrainedError
 from gear.weights import MissingWeight
 
 

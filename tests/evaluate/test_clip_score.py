@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gear.evaluate import pretrained
 from gear.evaluate.clip_score import MEAN, STD, Clip, clip_score, nearest, zero_shot
-from gear.evaluate.pretrained import PretrainedError
+from gear.store import pretrained
+from gear.store.pretrained import PretrainedError
 
 TEXTS = ["a photo of a dog", "red cat", "the blue object is there, the blue object is there, the blue object is there"]
 

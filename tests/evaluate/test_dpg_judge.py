@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from gear.evaluate import dpg_judge
 from gear.evaluate.dpg_judge import is_yes, opened
-from gear.evaluate.pretrained import PretrainedError
+from gear.store.pretrained import PretrainedError
 
 QUESTIONS = ["is there a dog ?", "is the cat red ?", "is it a photo of a blue object there ?"]
 WORDS = [

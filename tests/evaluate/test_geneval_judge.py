@@ -14,8 +14,8 @@ from transformers.image_utils import SizeDict
 from gear.evaluate.clip_score import Clip
 from gear.evaluate.geneval import Found
 from gear.evaluate.geneval_judge import CLASSES, Mask2Former, Painter, objects
-from gear.evaluate.pretrained import PretrainedError
 from gear.evaluate.prompts import COLOURS
+from gear.store.pretrained import PretrainedError
 
 
 def blob(top: int, left: int, bottom: int, right: int, logit: float) -> Tensor:
