@@ -29,6 +29,7 @@ SPINE = {
     "losses",
     "noise",
     "progress",
+    "prompts",
     "ranks",
     "recompute",
     "sharing",
@@ -38,7 +39,7 @@ SPINE = {
     "usage",
     "weights",
 }
-PARTS = {"data", "generator", "targets", "tokenizer"}
+PARTS = {"data", "generator", "targets", "text", "tokenizer"}
 USES = {"evaluate", "figures", "probe", "train"}
 TOP = {
     "__main__",
