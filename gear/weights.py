@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gear.store import cache
-from gear.store.networks import WEIGHTS, Hub, Url, Weight
+from gear.store.networks import WEIGHTS, Beside, Hub, Url, Weight
 from gear.store.packages import Package, sha256
 
 __all__ = [
     "WEIGHTS",
+    "Beside",
     "Hub",
     "MissingWeight",
     "Url",
@@ -59,20 +60,25 @@ def path(name: str) -> Path:
     """The local file of a pretrained network. Raises `MissingWeight`, which says how to get it, and KeyError."""
     weight = find(name)
     files = [file for file in _places(weight) if file.is_file()]
+    wrong: list[tuple[Path, str]] = []  # another file than the one expected; the sha256 expected
     for file in files:
-        expected = expected_sha256(weight, file)
-        if expected is None or expected == _sha256(file, file.stat().st_mtime_ns):
+        if (fault := _fault(weight, file)) is None:
             return file
-    if not files:
+        wrong.append(fault)
+    if not wrong:
         fetch = f"gear fetch {name}"
+        beside = f" with {', '.join(b.file for b in weight.beside)} beside it" if weight.beside else ""
         raise MissingWeight(
             f"The weights {name} are not on this machine; they are needed for {weight.needed_for}. "
             f"Run `{fetch}`, or `{fetch} --from FILE` with {_archive(weight)}, "
-            f"or put {weight.file} at {cached(weight)} (GEAR_CACHE moves that folder)."
+            f"or put {weight.file} at {cached(weight)}{beside} (GEAR_CACHE moves that folder)."
         )
+    file, expected = wrong[0]
+    if not file.is_file():
+        raise MissingWeight(f"The weights {name} lack {file}: run `gear fetch {name}`.")
     raise MissingWeight(
-        f"The weights {name} are damaged: the sha256 of {files[0]} must be {expected_sha256(weight, files[0])} and is "
-        f"{sha256(files[0])}. Delete that file and run `gear fetch {name}`."
+        f"The weights {name} are damaged: the sha256 of {file} must be {expected} and is {sha256(file)}. "
+        f"Delete that file and run `gear fetch {name}`."
     )
 
 
@@ -97,6 +103,17 @@ def expected_sha256(weight: Weight, file: Path) -> str | None:
 def note_path(file: Path) -> Path:
     """Where the sha256 of a file is noted, in the format of sha256sum."""
     return file.with_name(file.name + ".sha256")
+
+
+def _fault(weight: Weight, file: Path) -> tuple[Path, str] | None:
+    """The first of `file` and those that belong beside it that is not the one expected, and the sha256 expected."""
+    wanted = [(file, expected_sha256(weight, file)), *((file.with_name(b.file), b.sha256) for b in weight.beside)]
+    for one, expected in wanted:
+        if expected is None:
+            continue
+        if not one.is_file() or expected != _sha256(one, one.stat().st_mtime_ns):
+            return one, expected
+    return None
 
 
 def _places(weight: Weight) -> list[Path]:

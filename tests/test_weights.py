@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from gear import weights
 from gear.store.packages import Package
-from gear.weights import Hub, MissingWeight, Url, Weight
+from gear.weights import Beside, Hub, MissingWeight, Url, Weight
 
 DATA = b"weights"
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -121,6 +121,22 @@ def test_status(registry):
     assert not hub.present
 
 
+def test_what_belongs_beside_a_file_is_part_of_it(registry, monkeypatch):
+    words = Beside("words.json", hashlib.sha256(b"words").hexdigest(), "net_model/models/words.json")
+    monkeypatch.setattr(weights, "WEIGHTS", (replace(PACKAGED, beside=(words,)),))
+    with pytest.raises(MissingWeight, match=r"net\.pth with words\.json beside it \(GEAR_CACHE"):
+        weights.path("net")
+    file = put(registry / "cache/weights/net/net.pth")
+    with pytest.raises(MissingWeight, match=r"The weights net lack .*net/words\.json: run `gear fetch net`"):
+        weights.path("net")
+    assert not weights.status()[0].present
+    put(file.with_name("words.json"), b"other")
+    with pytest.raises(MissingWeight, match=rf"sha256 of .*words\.json must be {words.sha256}"):
+        weights.path("net")
+    put(file.with_name("words.json"), b"words")
+    assert weights.path("net") == file
+
+
 # ------------------------------------------------------------------------------------------------ the real registry
 
 
@@ -141,6 +157,7 @@ def test_every_entry_is_complete():
             case Package():
                 assert len(weight.source.sha256) == len(weight.sha256 or "") == 64
                 assert weight.source.member
+                assert all(len(b.sha256) == 64 and b.member.endswith(f"/{b.file}") for b in weight.beside)
             case Hub(repository, file):
                 assert re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
                 assert file == weight.file

