@@ -1,5 +1,6 @@
 """`gear export`: a run's averaged weights for other programs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,15 +29,31 @@ def export(source: Path, out: Path, layout: Layout, part: Literal["tokenizer", "
         critic = checkpoint.part("critic") or None
         released_tokenizers.write(out, layout, net.state_dict(), _family(net), critic=critic)
     elif layout in ("llamagen", "gear"):
-        if net.config.class_rotary != "zero":
-            raise ValueError(
-                'public code rotates the class token by zeros, and this generator was trained with class_rotary "'
-                f'{net.config.class_rotary}": it would draw other images there. Export it with --layout hub.'
-            )
+        if fault := _elsewhere(net.config):
+            raise ValueError(f"{fault}: it would draw other images there. Export it with --layout hub.")
         released_generators.write(out, net.state_dict(), layout)
     else:
         raise ValueError(f'no public code reads a generator in the layout "{layout}"; take hub, llamagen or gear.')
     return out
+
+
+def _elsewhere(config: cfg.Generator) -> str | None:
+    """Why public code would not compute what a generator does, or None."""
+    if (text := config.text) is None:
+        rotated = (
+            'public code rotates the class token by zeros, and this generator was trained with class_rotary "'
+            f'{config.class_rotary}"'
+        )
+        return None if config.class_rotary == "zero" else rotated
+    public = replace(text, tokens=300, rotary="zero", padding="right")
+    return (
+        None
+        if text == public
+        else (
+            "public code pads captions behind to 300 tokens and rotates them by zeros, and this generator was trained with "
+            f'{text.tokens} tokens, padding "{text.padding}" and rotary "{text.rotary}"'
+        )
+    )
 
 
 def _family(net: Tokenizer) -> str:

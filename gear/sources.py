@@ -83,7 +83,7 @@ def _released(path: Path) -> Checkpoint:
         if other is not None:
             raise CheckpointError(f"{other} Nor is it a generator: {error}") from None
         return Checkpoint(path, 0, config, (), tensors)
-    classes = tuple(imagenet() if net.classes == IMAGENET else map(str, range(net.classes)))
+    classes = tuple(imagenet() if net.classes == IMAGENET else map(str, range(net.classes)))  # none with text
     return Checkpoint(
         path, 0, replace(config, generator=net.architecture), classes, tensors | _under("generator", net.tensors)
     )
@@ -101,7 +101,7 @@ def _saved(path: Path) -> Checkpoint:
             return Checkpoint(path, 0, replace(Config(), tokenizer=tokenizer), (), _under("tokenizer", tensors))
         with torch.device("meta"), no_larger_than(tensors, settings, path):
             net = GeneratorNet.from_settings(settings)
-        config = replace(net.config, classes=net.null_label)
+        config = net.config if net.config.text is not None else replace(net.config, classes=net.null_label)
         names = net.class_names or tuple(map(str, range(net.null_label)))
         return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors))
     except (ModelError, OSError) as error:

@@ -15,6 +15,7 @@ from gear.config import SIZES
 from gear.generator import Generator, released
 from gear.generator.layers import Attention, Rotary
 from gear.generator.released import ReleasedError, read, write
+from gear.generator.released_names import Sizes
 
 TINY = (2, 32)  # layers and width of the fixture, which has 2 heads
 
@@ -192,7 +193,7 @@ def test_every_size_has_the_released_tensors(size, count):
         generator = Generator(SIZES[size], codebook_size=16384, classes=1000, grid=(16, 16))
     own = {name: tuple(v.shape) for name, v in generator.state_dict().items()}
     config = SIZES[size]
-    assert released._shapes(config.layers, config.width, 16384, 1000) == own
+    assert Sizes(config.layers, config.width, 16384, 1000).shapes() == own
     assert len(own) == 4 + 7 * config.layers
     assert sum(math.prod(shape) for shape in own.values()) == count
     assert released.HEADS[config.layers, config.width] == config.heads
@@ -277,8 +278,7 @@ CAPTIONS = {"cls_embedding.cap_proj.fc1.weight": torch.zeros(2, 2), "cls_embeddi
         ({"state_dict": TOKENIZER}, "holds an image tokenizer"),
         ({"vq": TOKENIZER, "vq_ema": TOKENIZER, "discriminator": {}}, "holds an image tokenizer"),
         ({"model": {f"_orig_mod.{k}": v for k, v in TOKENIZER.items()}}, "holds an image tokenizer"),
-        ({"model": CAPTIONS}, "holds a text-to-image generator"),
-        ({"ar": {"layers.0.attention.wqkv_text.weight": torch.zeros(2)}}, "holds a text-to-image generator"),
+        ({"model": CAPTIONS}, "holds LlamaGen's own text-to-image generator"),
         ({"model": {"blocks.0.w": torch.zeros(1)}}, "holds no LlamaGen generator: .* is not among blocks.0.w"),
         ({"model": {}}, "holds no LlamaGen generator"),
     ],
