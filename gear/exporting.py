@@ -39,21 +39,17 @@ def export(source: Path, out: Path, layout: Layout, part: Literal["tokenizer", "
 
 def _elsewhere(config: cfg.Generator) -> str | None:
     """Why public code would not compute what a generator does, or None."""
-    if (text := config.text) is None:
-        rotated = (
+    if config.text is None and config.class_rotary != "zero":
+        return (
             'public code rotates the class token by zeros, and this generator was trained with class_rotary "'
             f'{config.class_rotary}"'
         )
-        return None if config.class_rotary == "zero" else rotated
-    public = replace(text, tokens=300, rotary="zero", padding="right")
-    return (
-        None
-        if text == public
-        else (
-            "public code pads captions behind to 300 tokens and rotates them by zeros, and this generator was trained with "
-            f'{text.tokens} tokens, padding "{text.padding}" and rotary "{text.rotary}"'
+    if (text := config.text) is not None and text != replace(text, tokens=300, rotary="zero", padding="right"):
+        return (
+            "public code pads captions behind to 300 tokens and rotates them by zeros, and this generator was trained "
+            f'with {text.tokens} tokens, padding "{text.padding}" and rotary "{text.rotary}"'
         )
-    )
+    return None
 
 
 def _family(net: Tokenizer) -> str:
