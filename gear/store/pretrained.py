@@ -3,7 +3,8 @@
 transformers is an optional dependency, so it is imported where it is needed and only there.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,17 +36,19 @@ def transformers() -> Any:
         ) from error
 
 
-def folder(model: str, files: Sequence[str] = (), optional: Sequence[str] = ()) -> Path:
+def folder(
+    model: str, files: Sequence[str] = (), optional: Sequence[str] = (), weights: Sequence[str] = WEIGHTS
+) -> Path:
     """Where the files of `model` are: itself if it is a folder, the cache, or the hub's cache, downloaded if need be.
 
     model: a folder, or OWNER/NAME on the hub. files: needed beside the configuration and weights; optional: taken where
-    they are. Raises `PretrainedError`.
+    they are. weights: of these, best first, one is needed; none: none is. Raises `PretrainedError`.
     """
     for own in (Path(model).expanduser(), kept(model)):
         if own.is_dir():
             needed = [name for name in (CONFIG, *files) if not (own / name).is_file()]
-            if not any((own / name).is_file() for name in WEIGHTS):
-                needed.append(" or ".join(WEIGHTS))
+            if weights and not any((own / name).is_file() for name in weights):
+                needed.append(" or ".join(weights))
             if needed:
                 raise PretrainedError(
                     f"the folder {own} lacks {some(needed, ', ')}: give a folder that holds the whole repository of "
@@ -56,7 +59,8 @@ def folder(model: str, files: Sequence[str] = (), optional: Sequence[str] = ()) 
         place = fetched(model, CONFIG).parent
         for name in files:
             fetched(model, name)
-        _weights(model, place)
+        if weights:
+            _weights(model, weights)
     except HubError as error:
         raise PretrainedError(
             f"the model {model} is not on this machine, and {error}. On a machine with a connection run "
@@ -81,26 +85,36 @@ def load(kind: str, place: Path) -> Any:
 
     Raises `PretrainedError` where the files are of another network or cannot be read.
     """
+    net, said = opened(kind, place)
+    wrong = [f"it lacks {name}" for name in sorted(said["missing_keys"])]
+    wrong += [f"its {name} is of another shape" for name in sorted(key[0] for key in said["mismatched_keys"])]
+    wrong += [f"{name} has no place here" for name in sorted(said["unexpected_keys"]) if not name.endswith(UNUSED)]
+    if wrong:
+        raise PretrainedError(f"{place} does not hold the weights of a {kind}: {some(wrong)}.")
+    return net
+
+
+def opened(kind: str, place: Path, **more: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The network of the class `transformers.<kind>` with the weights of a folder as far as they fit, float32, frozen,
+    on the CPU; and what did not fit, as the library says it.
+
+    more: options of `from_pretrained`. Raises `PretrainedError` where a file cannot be read.
+    """
     library = transformers()
     quiet = library.utils.logging.get_verbosity(), library.utils.logging.is_progress_bar_enabled()
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     try:
         options = {"local_files_only": True, "output_loading_info": True, "dtype": "float32"}
-        options["ignore_mismatched_sizes"] = True  # told below, by name
-        net, said = getattr(library, kind).from_pretrained(str(place), **options)
+        options["ignore_mismatched_sizes"] = True  # told, by name, where they matter
+        net, said = getattr(library, kind).from_pretrained(str(place), **options, **more)
     except Exception as error:  # of a damaged file: safetensors', torch's, json's and the library's own
         raise PretrainedError(f"{place} cannot be read as a {kind}: {first_line(error)}") from error
     finally:
         library.utils.logging.set_verbosity(quiet[0])
         if quiet[1]:
             library.utils.logging.enable_progress_bar()
-    wrong = [f"it lacks {name}" for name in sorted(said["missing_keys"])]
-    wrong += [f"its {name} is of another shape" for name in sorted(key[0] for key in said["mismatched_keys"])]
-    wrong += [f"{name} has no place here" for name in sorted(said["unexpected_keys"]) if not name.endswith(UNUSED)]
-    if wrong:
-        raise PretrainedError(f"{place} does not hold the weights of a {kind}: {some(wrong)}.")
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False), said
 
 
 def digests(place: Path) -> dict[str, str]:
@@ -111,20 +125,23 @@ def digests(place: Path) -> dict[str, str]:
     return {name: sha256(place / name) for name in names}
 
 
-def _weights(model: str, place: Path) -> None:
-    """Fetches the file of weights, or all of them where it is in parts."""
-    import json
+def parts(index: Path) -> list[str]:
+    """The names of the files that weights are in, by their index."""
+    return sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
 
+
+def _weights(model: str, names: Sequence[str]) -> None:
+    """Fetches the file of weights, or all of them where it is in parts."""
     why: HubError | None = None
-    for name in WEIGHTS:
+    for name in names:
         try:
             file = fetched(model, name)
         except HubError as error:
             why = why or error
             continue
         if name.endswith(".index.json"):
-            for part in sorted(set(json.loads(file.read_text())["weight_map"].values())):
-                fetched(model, str(part))
+            for part in parts(file):
+                fetched(model, part)
         return
     assert why is not None
     raise why
