@@ -231,7 +231,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Data:
-    path: str = "builtin"  # "builtin" (Fluent emoji), "cifar10", "emoji", a folder (classes, images, tars), .csv, .jsonl
+    path: str = (
+        "builtin"  # "builtin" (emoji), "cifar10", "emoji", a folder (classes, images, tars), .csv, .jsonl, .json
+    )
     mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     resolution: int = 256  # pixels along a side
     crop: Literal["center", "random"] = "center"  # center: decoded once, kept; random: decoded at each visit (ImageNet)

@@ -128,7 +128,12 @@ def check(config: Config) -> Config:
         need(part.path != "", f"data.mixture[{i}].path", "as data.path", "empty")
         need(part.weight > 0, f"data.mixture[{i}].weight", "above 0", part.weight)
     mixed = not d.mixture or g.text is not None
-    need(mixed, "data.mixture", "empty unless generator.text is set: classes of several sets have no common labels", "set")
+    need(
+        mixed,
+        "data.mixture",
+        "empty unless generator.text is set: classes of several sets have no common labels",
+        "set",
+    )
     if not isinstance(stage, Frozen):
         trunk, pixels = t.loss.perceptual_trunk, {"alex": 31, "vgg": 16}[t.loss.perceptual_trunk]
         if t.loss.perceptual > 0:

@@ -2,7 +2,8 @@
 
 Its parameters have the names of the released LlamaGen and GEAR files, except `projectors`, which are g_phi of eq. 5.
 
-B images, M tokens given, N = M + 1 rows, D width, K codebook size, hw tokens an image.
+B images, M tokens given, N = M + 1 rows that predict a token, D width, K codebook size, hw tokens an image. T rows of
+the condition come before the tokens: one for a class, `text.tokens` for a caption.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from gear import config as cfg
 from gear.assignment import full
 from gear.config_json import from_plain, plain
-from gear.generator.condition import ClassEmbedding
-from gear.generator.layers import Block, Past, RMSNorm, Rotary
+from gear.generator.condition import CaptionEmbedding, ClassEmbedding
+from gear.generator.layers import PLAIN, Block, DualBlock, Past, RMSNorm, Rotary, Sight
 from gear.noise import Dropout
+from gear.prompts import Prompts
 from gear.sharing import Shared
 
 MOST = 1 << 20  # tokens of an image, of which a file may say how many there are
@@ -27,7 +29,7 @@ MOST = 1 << 20  # tokens of an image, of which a file may say how many there are
 
 @dataclass(frozen=True)
 class States:
-    """What one pass gives. Row i is the state that predicts token i: it has seen the class and tokens 0 .. i-1."""
+    """What one pass gives. Row i is the state that predicts token i: it has seen the condition and tokens 0 .. i-1."""
 
     tap: Float[Tensor, "B N D"]  # h^(l): output of block l (counted from 1), before the final norm
     projected: dict[str, Float[Tensor, "B n _"]]  # g_phi(h^(l)) for each target; n = N, or N - 1 at align = "same"
@@ -53,7 +55,8 @@ class Generator(
 
     architecture: sizes, tap, dropout; `gear.config.SIZES` has LlamaGen's. codebook_size: K. classes: labels are
     0 .. classes - 1; `null_label` = classes is the null class of guidance. grid: (h, w), tokens in raster order.
-    target_dims: channels of f(x) by target name; one `Projector` is built for each.
+    target_dims: channels of f(x) by target name; one `Projector` is built for each. text_width: channels of the text
+    encoder, where `architecture.text` makes a caption the condition; there are no classes then.
 
     Which state meets patch i in eq. 5 is `align`: "next" the one that predicts token i, "same" the one that has
     token i as its input, of which there is none for the class and, in training, for the last patch.
@@ -73,6 +76,7 @@ class Generator(
         classes: int,
         grid: tuple[int, int],
         target_dims: Mapping[str, int] | None = None,
+        text_width: int | None = None,
     ):
         super().__init__()
         config = architecture
@@ -83,11 +87,21 @@ class Generator(
             raise ValueError(f"width must be a multiple of 4 * heads = {4 * heads} (two axes of pairs); it is {width}.")
         self.config, self.tap, self.grid, self.heads = config, config.aligned_block, grid, heads
         self.first_aligned = 0 if config.align == "next" else 1
-        self.cls_embedding = ClassEmbedding(classes, width, config.class_drop)
+        if (config.text is None) != (text_width is None):
+            raise ValueError(f"text_width must be given with architecture.text, and only then; it is {text_width}.")
+        self.classes, self.text_width = classes, text_width
+        self.cls_embedding: ClassEmbedding | CaptionEmbedding
+        if config.text is None or text_width is None:
+            self.cls_embedding = ClassEmbedding(classes, width, config.class_drop)
+            self.condition_rows, rotary = 1, config.class_rotary
+        else:
+            self.cls_embedding = CaptionEmbedding(config.text, text_width, width)
+            self.condition_rows, rotary = config.text.tokens, config.text.rotary
         self.tok_embeddings = nn.Embedding(codebook_size, width)
         self.dropout = Dropout(dropout)
-        self.rotary = Rotary(grid, width // heads, config.class_rotary)
-        self.layers = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.rotary = Rotary(grid, width // heads, rotary, self.condition_rows)
+        kinds = (DualBlock if i < config.dual_blocks else Block for i in range(layers))
+        self.layers = nn.ModuleList(kind(width, heads, dropout) for kind in kinds)
         self.norm = RMSNorm(width)
         self.output = nn.Linear(width, codebook_size, bias=False)
         for module in self.modules():
@@ -108,7 +122,8 @@ class Generator(
         """The constructor's arguments, for config.json."""
         sizes = {"codebook_size": self.codebook_size, "classes": self.null_label, "grid": list(self.grid)}
         names = list(self.class_names)
-        return {"config": plain(self.config), **sizes, "target_dims": self.target_dims, "class_names": names}
+        text = {} if self.text_width is None else {"text_width": self.text_width}
+        return {"config": plain(self.config), **sizes, "target_dims": self.target_dims, "class_names": names, **text}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Generator":
@@ -121,6 +136,7 @@ class Generator(
             classes=settings["classes"],
             grid=(h, w),
             target_dims=settings["target_dims"],
+            text_width=settings.get("text_width"),
         )
         generator.class_names = tuple(settings["class_names"])
         return generator
@@ -158,50 +174,60 @@ class Generator(
 
     @property
     def null_label(self) -> int:
-        """The label of the null class, the one after the last."""
-        return self.cls_embedding.classes
+        """The label of the null class, the one after the last; 0 where captions take the place of classes."""
+        return self.classes
 
     def forward(
         self,
         tokens: Int[Tensor, "B M"] | Float[Tensor, "B M D"],
-        labels: Int[Tensor, "B"],
+        c: Int[Tensor, "B"] | Prompts,
         *,
         stop_at_tap: bool = False,
     ) -> States:
         """Runs [e_c, u_1 .. u_M] (eq. 9), 0 <= M < hw, and reads the states off it.
 
         `tokens` are indices q in [0, K), looked up as E[q] (eq. 7), or embeddings already mixed, pi E (eq. 8).
-        The last token of an image predicts nothing, so training passes q[:, :-1]. With `stop_at_tap`, the blocks
-        above the tap, the norm and the head do not run, and `logits` is None.
+        c: class labels, or captions. The last token of an image predicts nothing, so training passes q[:, :-1]. With
+        `stop_at_tap`, the blocks above the tap, the norm and the head do not run, and `logits` is None.
         """
         u = tokens if tokens.is_floating_point() else self.tok_embeddings(tokens)
-        x = self.dropout(torch.cat([self.cls_embedding(labels), u], dim=1))
-        rotary = self.rotary(0, x.shape[1])
+        c = self.cls_embedding.dropped(c) if isinstance(c, Prompts) else c
+        prefix = self.cls_embedding(c)
+        x = self.dropout(torch.cat([prefix, u], dim=1))
+        rotary, sight = self.rotary(self.condition_rows - prefix.shape[1], x.shape[1]), self.sight(c, x.shape[1])
         for block in self.layers[: self.tap]:
-            x = block(x, rotary)
-        tap = x
+            x = block(x, rotary, None, sight)
+        predicting = slice(prefix.shape[1] - 1, None)  # from the last row of the condition on
+        tap = x[:, predicting]
         aligned = zip(self.target_dims, self.projectors.values(), strict=True)
         projected = {name: g(tap[:, self.first_aligned :]) for name, g in aligned}
         if stop_at_tap:
             return States(tap, projected, None)
         for block in self.layers[self.tap :]:
-            x = block(x, rotary)
-        return States(tap, projected, full(self.output(self.norm(x))))
+            x = block(x, rotary, None, sight)
+        return States(tap, projected, full(self.output(self.norm(x[:, predicting]))))
+
+    def sight(self, c: Int[Tensor, "B"] | Prompts, rows: int) -> Sight:
+        """Who sees whom among `rows` rows, the condition's first."""
+        return self.cls_embedding.sight(c.valid, rows) if isinstance(c, Prompts) else PLAIN
 
     @torch.no_grad()
-    def decode(self, x: Float[Tensor, "B M D"], past: list[Past]) -> Float[Tensor, "B K"]:
+    def decode(self, x: Float[Tensor, "B M D"], past: list[Past], sight: Sight = PLAIN) -> Float[Tensor, "B K"]:
         """Logits of the token after x, whose rows follow those in `past`; stores them there. Evaluation mode only.
 
-        x is the class embedding, perhaps with tokens after it, when `past` is empty; one token's embedding after that.
+        x is the condition's rows, perhaps with tokens after them, when `past` is empty; one token's embedding after
+        that. sight: as of `forward`; for one row its mask, if something in `past` holds nothing.
         """
         rotary = self.rotary(past[0].rows, x.shape[1])
         for block, layer_past in zip(self.layers, past, strict=True):
-            x = block(x, rotary, layer_past)
+            x = block(x, rotary, layer_past, sight)
         return full(self.output(self.norm(x[:, -1])))
 
-    def empty_past(self, batch: int, dtype: torch.dtype | None = None) -> list[Past]:
-        """Room for the keys and values of a whole image, for every layer; by default in the parameters' dtype."""
+    def empty_past(self, batch: int, dtype: torch.dtype | None = None, rows: int | None = None) -> list[Past]:
+        """Room for the keys and values of a whole image with its condition, or of `rows` rows, for every layer; by
+        default in the parameters' dtype."""
         (h, w), (_, width) = self.grid, self.embedding.shape
-        shape = (len(self.layers), 2, batch, self.heads, h * w, width // self.heads)
+        room = rows or self.condition_rows + h * w - 1
+        shape = (len(self.layers), 2, batch, self.heads, room, width // self.heads)
         memory = torch.empty(shape, dtype=dtype or self.embedding.dtype, device=self.embedding.device)
         return [Past(keys, values) for keys, values in memory]

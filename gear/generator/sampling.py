@@ -6,11 +6,15 @@ images are asked for, in which calls, or on which rank. Two things make it so. T
 dummy where there is no image: a matrix product rounds differently for another number of rows, and with K = 16384 one
 image in a hundred then has a token that a last bit decided. Rows do not see each other.
 
+**One prompt, one text pass.** A caption is read by itself, once for all its images, and its keys and values are laid
+into the rows that draw them. What comes of a prompt therefore depends neither on the others nor on their lengths.
+
 b images of one pass, n images asked for, N = hw tokens, K codebook size.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
@@ -18,8 +22,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gear.generator.beginning import Begin, Begun, begin_classes, reader
 from gear.generator.generator import Generator
-from gear.generator.layers import Past
+from gear.generator.layers import Sight
+from gear.prompts import Prompts
 
 LANES = 32  # rows of one pass: below 16 the CPU is slower per image, above 128 its caches overflow
 
@@ -130,11 +136,16 @@ def generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    prompts: Prompts | None = None,
+    negative: Prompts | None = None,
     image_ids: Sequence[int] | None = None,
     batch: int = LANES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Int[Tensor, "n N"]:
     """Tokens in [0, K) for each label, int64 on the generator's device; evaluation mode, whatever mode it is in.
+
+    labels: classes, or, for a generator with text, rows of `prompts`: which one each image is of.
+    negative: one caption, which guidance leads away from, in place of the unconditional input.
 
     cfg_scale, cfg_interval, temperature, top_k, top_p: see `Options`; out of range is a ValueError, as a label is.
     image_ids: the global number of each image, 0 or more; None: 0 .. n-1. Ranks that share a job give each image its
@@ -147,7 +158,8 @@ def generate(
     if batch < 1:
         raise ValueError(f"batch must be at least 1; it is {batch}.")
     options = Options(cfg_scale, cfg_interval, temperature, top_k, top_p)
-    check_labels(labels, generator.null_label)
+    reading = reader(generator, prompts, negative)
+    check_labels(labels, generator.null_label if prompts is None else len(prompts))
     ids = range(len(labels)) if image_ids is None else image_ids
     if len(ids) != len(labels):
         raise ValueError(f"image_ids must number each of the {len(labels)} labels; there are {len(ids)}.")
@@ -163,7 +175,8 @@ def generate(
         for number, seats in enumerate(passes):
             rows = [row for row, index in enumerate(seats) if index is not None]
             indices = [index for index in seats if index is not None]
-            row_labels = torch.full((lanes,), generator.null_label)
+            # Rows without an image: the null class, or a prompt that is read anyway.
+            row_labels = torch.full((lanes,), generator.null_label if prompts is None else int(labels[indices[0]]))
             row_labels[rows] = labels[indices].cpu()
             noise = torch.zeros(lanes, steps, dtype=torch.float64)
             noise[rows] = torch.stack([uniforms(seed, ids[index], steps) for index in indices])
@@ -172,7 +185,8 @@ def generate(
                 if progress is not None:
                     progress(number * steps + step, len(passes) * steps)
 
-            drawn = run_lanes(generator, row_labels.to(device), noise.to(device), options, step_done)
+            begin = partial(begin_classes, generator) if reading is None else reading.begin
+            drawn = run_lanes(generator, begin, row_labels, noise.to(device), options, step_done)
             tokens[indices] = drawn[rows]
     finally:
         generator.train(was_training)
@@ -192,38 +206,42 @@ def seat(image_ids: Sequence[int], lanes: int) -> list[tuple[int | None, ...]]:
 
 def run_lanes(
     generator: Generator,
+    begin: Begin,
     labels: Int[Tensor, "b"],
     noise: Float[Tensor, "b N"],
     options: Options,
     step_done: Callable[[int], None],
 ) -> Int[Tensor, "b N"]:
-    """One pass: N token steps for b rows. Under guidance, rows b .. 2b are the null class, up to the interval's end."""
+    """One pass: N token steps for b rows. Under guidance, rows b .. 2b are unconditional, up to the interval's end."""
     b, steps = noise.shape
     first, end = options.cfg_interval or (0, steps)
     if options.cfg_scale == 1 or first == end:
         end = 0
-    device = labels.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    past = generator.empty_past(2 * b if end else b, dtype)
-    null = torch.full_like(labels, generator.null_label)
-    x = generator.cls_embedding(torch.cat([labels, null]) if end else labels)
-    tokens = torch.empty(b, steps, dtype=torch.int64, device=labels.device)
-    finite = torch.tensor(True, device=labels.device)
+    rows = begin(labels, end > 0)
+    logits = rows.logits
+    tokens = torch.empty(b, steps, dtype=torch.int64, device=noise.device)
+    finite = torch.tensor(True, device=noise.device)
     for step in range(steps):
-        if step == end > 0:
-            past = [Past(p.keys[:b], p.values[:b], p.rows) for p in past]
-        logits = generator.decode(x, past)
         finite &= logits.isfinite().all()
         if step < end:
             logits = guide(logits[:b], logits[b:], options.cfg_scale) if step >= first else logits[:b]
         logits = filter_logits(logits, options.temperature, options.top_k, options.top_p)
         tokens[:, step] = draw(logits.double().softmax(-1), noise[:, step])
-        x = generator.tok_embeddings(tokens[:, step])[:, None]
-        if step + 1 < end:
-            x = torch.cat([x, x])
+        if step + 1 < steps:
+            if step + 1 == end:
+                rows = rows.first(b)
+            x = generator.tok_embeddings(tokens[:, step])[:, None]
+            logits = _next(generator, rows, torch.cat([x, x]) if step + 1 < end else x)
         step_done(step + 1)
     if not finite:  # asked once a pass, because a GPU has to wait for the answer
         raise ValueError(
             "the generator's logits are not finite: its training diverged, so sample from an earlier state."
         )
     return tokens
+
+
+def _next(generator: Generator, rows: Begun, x: Float[Tensor, "r 1 D"]) -> Float[Tensor, "r K"]:
+    """One token further."""
+    if rows.holds is None:
+        return generator.decode(x, rows.past)
+    return generator.decode(x, rows.past, Sight(mask=rows.holds[:, None, None, : rows.past[0].rows + 1]))
