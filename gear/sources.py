@@ -16,7 +16,7 @@ from gear.config import FAMILIES, Config
 from gear.data.classes import imagenet
 from gear.generator import Generator as GeneratorNet
 from gear.generator import released as released_generators
-from gear.recipes.registry import PUBLISHED, RECIPES
+from gear.recipes.registry import PUBLISHED, made_by
 from gear.sharing import MODEL, ModelError, about, no_larger_than, tensors_in
 from gear.store import torch_file
 from gear.tokenizer import released as released_tokenizers
@@ -55,9 +55,9 @@ def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:
     path = find(source)
     if path.is_dir() and (path / MODEL).is_file():
         return _saved(path)
-    if not path.exists() and (run := source.removeprefix("runs/")) in RECIPES:
+    if not path.exists() and (command := made_by(source)):
         own = f", or give the authors' own tokenizer in its place, {PUBLISHED[source]}" if source in PUBLISHED else ""
-        raise CheckpointError(f"there is no checkpoint at {source} yet; `gear train {run}` makes it{own}.")
+        raise CheckpointError(f"there is no checkpoint at {source} yet; `{command}` makes it{own}.")
     if not released_tokenizers.is_released(path):
         return state.load(path, parts)
     try:

@@ -1,16 +1,18 @@
 """Every recipe against the paper's tables, typed here once more. The schema's defaults: test_schema.py.
 
 `TABLES` holds the numbers of each row after the name of its recipe, in the order of the paper's columns: gFID, sFID,
-IS, precision, recall; then either the same with guidance 1.5, or PSNR, SSIM, rFID. `TABLE_15`: settings by study.
+IS, precision, recall; then either the same with guidance 1.5, or PSNR, SSIM, rFID. Table 2: FDD, precision, recall,
+coverage, MMD, then the same with guidance 1.75; Table 3: GenEval of short and of long prompts, DPG-Bench, CLIP score,
+FID, then the same with guidance 16. `TABLE_15`: settings by study.
 """
 
 from dataclasses import dataclass, replace
 
 import pytest
 
-from gear.config import FAMILIES, SIZES, Config, Frozen, Gear, Naive, Warmup
+from gear.config import FAMILIES, SIZES, Config, Frozen, Gear, Naive, Text, Warmup, flips
 from gear.config_json import differences
-from gear.recipes import RECIPES, ROWS, Generated, Rebuilt, run_of, same_as
+from gear.recipes import RECIPES, ROWS, Generated, Pictured, Prompted, Rebuilt, run_of, same_as
 
 TABLES = {
     1: """
@@ -29,6 +31,20 @@ table01-llamagen-repa-l-800  10.44 5.85 100.54 0.68 0.65  2.92 5.40 215.99 0.80 
 table01-gear-l-800           8.61 5.07 109.80 0.71 0.64   2.72 5.22 240.30 0.83 0.55
 table01-llamagen-repa-xl-800 7.46 5.74 124.49 0.71 0.65   2.57 5.36 236.27 0.81 0.58
 table01-gear-xl-800          6.28 4.99 136.73 0.73 0.65   2.45 5.05 254.27 0.83 0.58
+""",
+    2: """
+table02-llamagen-repa-50k   414.8 0.86 0.33 0.52 0.59  279.6 0.87 0.46 0.67 0.35
+table02-gear-50k            381.6 0.86 0.35 0.56 0.55  256.9 0.87 0.50 0.69 0.32
+table02-llamagen-repa-100k  319.2 0.86 0.44 0.63 0.44  198.6 0.89 0.61 0.77 0.23
+table02-gear-100k           281.3 0.88 0.50 0.67 0.38  177.4 0.91 0.65 0.78 0.20
+table02-llamagen-repa-200k  261.4 0.88 0.56 0.68 0.34  153.5 0.90 0.72 0.82 0.17
+table02-gear-200k           230.0 0.89 0.61 0.73 0.30  138.0 0.91 0.75 0.84 0.15
+table02-llamagen-repa-390k  228.9 0.89 0.63 0.74 0.30  127.9 0.92 0.78 0.85 0.14
+table02-gear-390k           200.9 0.90 0.66 0.77 0.25  115.3 0.92 0.80 0.88 0.12
+""",
+    3: """
+table03-llamagen-repa  0.074 0.218 55.386 27.12 30.04  0.272 0.419 70.363 30.80 27.99
+table03-gear           0.086 0.227 55.369 27.29 29.66  0.334 0.478 72.881 31.39 25.74
 """,
     5: """
 table05-tau-0.5    9.153 5.225 101.017 0.719 0.620  20.571 0.552 1.698
@@ -121,14 +137,16 @@ def of(table: int) -> list[str]:
 
 JOINT = [name for name in ROWS if isinstance(RECIPES[name]().stage, Gear | Naive)]
 FROZEN = [name for name in ROWS if isinstance(RECIPES[name]().stage, Frozen)]
+TEXT = [name for name in ROWS if RECIPES[name]().generator.text is not None]
+OF_CLASSES = [name for name in ROWS if name not in TEXT]
 OF_LLAMAGEN = [name for name in FROZEN if name.startswith("table01-llamagen-") and "repa" not in name]
 
 
-# ------------------------------------------------------------------------------------------------- Tables 1, 5 to 14
+# ----------------------------------------------------------------------------------------------- Tables 1 to 3, 5 to 14
 
 
 def test_no_table_is_missing() -> None:
-    assert {row.table for row in ROWS.values()} == set(TABLES) == {1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18}
+    assert {row.table for row in ROWS.values()} == set(TABLES) == {1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18}
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -142,6 +160,10 @@ def test_every_row_has_one_recipe_and_its_numbers(table: int) -> None:
         elif table == 14:
             assert scores == [Generated(*numbers)]
             assert list(row.generated) == [RECIPES[name]().sampling.cfg_scale] == [float(name.split("-")[-1])]
+        elif table in (2, 3):
+            kind = {2: Pictured, 3: Prompted}[table]
+            assert (list(row.generated), row.rebuilt) == ([1.0, {2: 1.75, 3: 16.0}[table]], None)
+            assert scores == [kind(*numbers[:5]), kind(*numbers[5:])]
         elif table in (1, 13):
             assert (list(row.generated), row.rebuilt) == ([1.0, 1.5], None)
             assert scores == [Generated(*numbers[:5]), Generated(*numbers[5:])]
@@ -152,7 +174,7 @@ def test_every_row_has_one_recipe_and_its_numbers(table: int) -> None:
 
 def test_the_same_run_has_the_same_numbers() -> None:
     for name, mine in ROWS.items():
-        for other in ROWS.keys() & set(same_as(name)):
+        for other in set(OF_CLASSES) & set(same_as(name)):
             others = ROWS[other]
             assert all(others.generated.get(scale, g) == g for scale, g in mine.generated.items()), (name, other)
             assert None in (mine.rebuilt, others.rebuilt) or mine.rebuilt == others.rebuilt, (name, other)
@@ -311,49 +333,131 @@ def test_table_16(name: str) -> None:
     assert table_16(RECIPES[name]()) == TABLE_16 | exceptions
 
 
-TABLE_17 = {  # its entries that the schema has; GPIC, Qwen3-1.7B, 300 tokens of text and LlamaGen-1B are not built yet
-    "align. coeff. lambda": 0.5,
-    "REPA target": "dinov2-b",
-    "resolution": 256,
-    "AR learning rate": 1e-4,
+# ---------------------------------------------------------------------------------------------------------- Table 17
+
+
+def table_17(c: Config) -> dict[str, object]:
+    """Every entry but AdamW (see test_build.py), causal attention (see generator/test_text.py) and the constant
+    learning rate, which are no fields."""
+    o, g, s = c.optimizer, c.generator, c.sampling
+    assert g.text is not None
+    assert isinstance(c.stage, Frozen)
+    return {
+        "AR model": size(c),
+        "align layer": g.aligned_block,
+        "training data": c.data.path,
+        "batch size": c.batch,
+        "text length": g.text.tokens,
+        "align. coeff. lambda": c.stage.lam,
+        "weight decay": o.weight_decay,
+        "precision": c.precision,
+        "EMA decay": o.ema,
+        "sampling temperature": s.temperature,
+        "top-p": s.top_p,
+        "AR initialization": g.init,
+        "resolution": c.data.resolution,
+        "schedule": c.steps,
+        "AR learning rate": o.generator_lr,
+        "text encoder": g.text.encoder,
+        "caption dropout": g.text.drop,
+        "REPA target": [target.name for target in c.targets],
+        "Adam betas": (o.beta1, o.beta2),
+        "gradient clip": o.clip,
+        "codebook size": c.tokenizer.quantizer.codebook_size,
+        "torch.compile": c.engine.compile,
+        "top-k": s.top_k,
+    }
+
+
+TABLE_17 = {
+    "AR model": "1B",
+    "align layer": 12,
+    "training data": "gpic/train",
     "batch size": 256,
-    "caption dropout": 0.1,  # of the class, here
-    "Adam betas": (0.9, 0.999),
+    "text length": 300,
+    "align. coeff. lambda": 0.5,
     "weight decay": 0.0,
-    "gradient clip": 1.0,
     "precision": "bfloat16",
-    "codebook size": 16384,
     "EMA decay": 0.9999,
     "sampling temperature": 1.0,
-    "top-k": 0,
     "top-p": 1.0,
+    "AR initialization": None,  # from scratch
+    "resolution": 256,
+    "schedule": -(-100_000_000 // 256),  # one epoch
+    "AR learning rate": 1e-4,
+    "text encoder": "qwen3-1.7b",
+    "caption dropout": 0.1,
+    "REPA target": ["dinov2-b"],
+    "Adam betas": (0.9, 0.999),
+    "gradient clip": 1.0,
+    "codebook size": 16384,
+    "torch.compile": True,
+    "top-k": 0,
 }
 
 
-def test_what_table_17_shares_is_the_frozen_stage_by_default() -> None:
-    """Both of its arms train on a frozen tokenizer."""
-    c = Config(stage=Frozen())
-    assert isinstance(c.stage, Frozen)
-    common = table_16(c) | {"align. coeff. lambda": c.stage.lam, "REPA target": c.targets[0].name}
-    common |= {"resolution": c.data.resolution, "AR learning rate": c.optimizer.generator_lr}
-    common |= {"caption dropout": c.generator.class_drop}
-    assert {name: common[name] for name in TABLE_17} == TABLE_17
-    assert replace(c.generator, layers=36).aligned_block == 12  # its align layer, in as many blocks as XL
+@pytest.mark.parametrize("name", TEXT)
+def test_table_17(name: str) -> None:
+    steps = {"50k": 50_000, "100k": 100_000, "200k": 200_000}.get(name.split("-")[-1], 390_625)
+    assert table_17(RECIPES[name]()) == TABLE_17 | {"schedule": steps}
+
+
+def test_appendix_b() -> None:
+    """A third of the blocks is dual-stream, and both arms differ in the frozen tokenizer alone."""
+    for steps in ("50k", "100k", "200k", "390k"):
+        repa, gear = RECIPES[f"table02-llamagen-repa-{steps}"](), RECIPES[f"table02-gear-{steps}"]()
+        assert gear.generator.dual_blocks == 12
+        assert changed(repa, gear) == {"tokenizer.init"}
+        assert (repa.tokenizer.init, gear.tokenizer.init) == ("runs/warmup-vq", "runs/gear-xl")
+        assert family(gear) == "VQ-16"
+
+
+def test_captions_and_their_images() -> None:
+    for name in TEXT:
+        c = RECIPES[name]()
+        d = c.data
+        assert (d.crop, d.interpolation, d.codes, d.holdout, flips(c)) == ("center", "bicubic", None, 0.0, False), name
+        assert c.generator == replace(SIZES["1B"], text=Text())
+
+
+def test_rows_of_fewer_steps_are_kept_by_the_long_run() -> None:
+    for arm in ("llamagen-repa", "gear"):
+        long = RECIPES[f"table02-{arm}-390k"]()
+        assert long.keep_every is not None
+        for steps in (50_000, 100_000, 200_000):
+            assert steps % long.keep_every == 0
+            assert replace(long, steps=steps) == RECIPES[f"table02-{arm}-{steps // 1000}k"]()
+        assert run_of(f"table03-{arm}") == f"table02-{arm}-390k"
+
+
+def test_other_recipes_with_captions() -> None:
+    joint, frozen = RECIPES["t2i-gear-joint"](), RECIPES["table02-llamagen-repa-390k"]()
+    assert changed(frozen, joint) == {"stage"}
+    assert (joint.stage, joint.tokenizer.init) == (Gear(), "runs/warmup-vq")
+    demo, repa, both = (RECIPES[name]() for name in ("demo-text", "demo-text-repa", "demo-text-joint"))
+    assert changed(demo, repa) == {"tokenizer.init"}
+    assert changed(repa, both) == {"stage"}
+    plain = RECIPES["demo"]()
+    assert replace(both, generator=plain.generator, steps=plain.steps, data=plain.data) == plain
+    for config in (joint, demo, repa, both, RECIPES["folder-text-256"]()):
+        assert not flips(config)
 
 
 def test_the_images_of_section_4_1() -> None:
-    for name in ROWS:
+    for name in OF_CLASSES:
         d = RECIPES[name]().data
         assert (d.path, d.classes, d.holdout) == ("imagenet/train", "imagenet", 0.0), name
-        assert (d.crop, d.interpolation, d.flip, d.codes) == ("random", "bicubic", True, None), name
+        assert (d.crop, d.interpolation, d.codes) == ("random", "bicubic", None), name
+        assert flips(RECIPES[name]()), name
         assert d.views == (10 if name in OF_LLAMAGEN else None), name
 
 
 def test_guidance_in_sampling() -> None:
-    """1 where a table has no guided columns (section 4.1), 1.5 where it has."""
+    """1 where a table has no guided columns (section 4.1); 1.5 where it has, 1.75 and 16 in text-to-image."""
+    guided = {1: 1.5, 2: 1.75, 3: 16.0, 13: 1.5}
     for name, row in ROWS.items():
         if row.table != 14:
-            assert RECIPES[name]().sampling.cfg_scale == (1.5 if row.table in (1, 13) else 1.0), name
+            assert RECIPES[name]().sampling.cfg_scale == guided.get(row.table, 1.0), name
 
 
 # ---------------------------------------------------------------------------------------------- one field at a time
@@ -383,7 +487,7 @@ def changed(a: Config, b: Config) -> set[str]:
     return {next((w for w in whole if field.startswith(w)), field) for field in fields}
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", OF_CLASSES)
 def test_only_what_the_study_sweeps_differs_from_gear_l(name: str) -> None:
     allowed = SWEPT[ROWS[name].table] | ({"stage"} if name in FROZEN else set())
     if name in OF_LLAMAGEN:

@@ -37,7 +37,7 @@ def table(
 
     chosen = load(number)
     if chosen.whole.get("settings"):
-        lines, told = settings.lines(chosen, joint), []
+        lines, told = settings.lines(chosen, studied), []
     else:
         found = opened(runs, labels) if runs else []
         lines, used = ours.lines(chosen, found, same)
@@ -52,10 +52,11 @@ def same(recipe: str) -> str:
     return run_of(recipe) if recipe in RECIPES else recipe
 
 
-def joint(number: int) -> "list[Config]":
-    """The configurations of a table's rows in which tokenizer and generator train together, in their order."""
+def studied(number: int) -> "list[Config]":
+    """The configurations of a table's rows in which tokenizer and generator train together, in their order; of all of
+    them where none do, as in text-to-image."""
     from gear.config import Gear, Naive
     from gear.recipes import RECIPES, ROWS
 
     configs = [RECIPES[name]() for name, row in ROWS.items() if row.table == number]
-    return [config for config in configs if isinstance(config.stage, Gear | Naive)]
+    return [config for config in configs if isinstance(config.stage, Gear | Naive)] or configs

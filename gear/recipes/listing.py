@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gear.recipes.registry import GROUP, GROUPS, NOTES, RECIPES, ROWS, WITHOUT, run_of
+from gear.recipes.registry import GROUP, GROUPS, NOTES, RECIPES, ROWS, WITHOUT, Generated, run_of
 
 HEADER = ("recipe", "what", "steps", "gFID")
 LEGEND = (
@@ -48,7 +48,8 @@ def groups(table: int | None = None) -> list[Group]:
 
 def _entry(name: str) -> Entry:
     function, row = RECIPES[name], ROWS.get(name)
-    gfid = next((scores.gfid for scores in row.generated.values()), None) if row else None
+    scores = row.generated.values() if row else ()
+    gfid = next((found.gfid for found in scores if isinstance(found, Generated)), None)
     what = (function.__doc__ or "").partition("\n")[0].removesuffix(".")
     return Entry(name, what, run_of(name), function().steps, gfid)
 

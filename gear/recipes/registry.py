@@ -14,8 +14,10 @@ from typing import Literal
 
 from gear.config import NAMED, Config, Sampling
 
-IMAGENET_IMAGES = 1_281_167  # to train on
-IMAGENET = "imagenet/train"  # where recipes look for them
+IMAGENET = "imagenet/train"  # where recipes look for its images
+GPIC = "gpic/train"
+IMAGES = {IMAGENET: 1_281_167, GPIC: 100_000_000}  # to train on; of GPIC about
+DEMO = "demo/gear"  # the run that `gear demo` leaves there
 PUBLISHED = {  # the authors' own files of what a recipe trains, by their names in `gear fetch`
     "runs/warmup-vq": "warmup-vq-16",
     "runs/warmup-lfq": "warmup-lfq-16",
@@ -24,7 +26,6 @@ PUBLISHED = {  # the authors' own files of what a recipe trains, by their names 
 }
 
 Recipe = Callable[[], Config]
-Scores = tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,39 @@ class Generated:
     def __str__(self) -> str:
         names = ("gFID", "sFID", "IS", "precision", "recall")
         return ", ".join(f"{name} {value:g}" for name, value in zip(names, astuple(self), strict=True))
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """What 50,000 images of GPIC's captions score in DINOv2 features."""
+
+    fdd: float  # Frechet distance
+    precision: float
+    recall: float
+    coverage: float
+    mmd: float
+
+    def __str__(self) -> str:
+        names = ("FDD", "precision", "recall", "coverage", "MMD")
+        return ", ".join(f"{name} {value:g}" for name, value in zip(names, astuple(self), strict=True))
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """What images of the prompts of several benchmarks score."""
+
+    geneval_short: float
+    geneval_long: float
+    dpg: float  # DPG-Bench
+    clip: float  # CLIP score on COCO
+    fid: float  # on COCO
+
+    def __str__(self) -> str:
+        names = ("GenEval short", "GenEval long", "DPG-Bench", "CLIP score", "FID")
+        return ", ".join(f"{name} {value:g}" for name, value in zip(names, astuple(self), strict=True))
+
+
+Scores = Generated | Pictured | Prompted
 
 
 @dataclass(frozen=True)
@@ -60,7 +94,7 @@ class Row:
 
     table: int
     label: str  # its first cells
-    generated: Mapping[float, Generated]  # by the scale of classifier-free guidance; 1 is none
+    generated: Mapping[float, Scores]  # by the scale of classifier-free guidance; 1 is none
     rebuilt: Rebuilt | None  # None where the table does not say
 
 
@@ -79,21 +113,23 @@ GROUPS = {  # in the order of `gear recipes`; a number is a table's
     12: "Tokenizer initialisation (Table 12)",
     13: "Resolution (Table 13)",
     14: "Guidance scale in sampling (Table 14)",
+    2: "Text-to-image on GPIC (Table 2)",
+    3: "Text-to-image benchmarks (Table 3)",
     "beside": "Beside the tables",
 }
 NOTES = {  # what a group leaves out
     18: "Table 18's other rows need no run of their own: Reported and Reproduced are the public files (`gear fetch`), "
     "GEAR is table08-vq-gear, table08-lfq-gear and table08-ibq-gear.",
     1: "Table 1's diffusion models (DiT, SiT, MDT, MDTv2, SiT-REPA, REPA-E) are other methods, without a recipe.",
+    2: "Table 2's first row, JiT-GPIC, is another method, without a recipe.",
+    3: "Table 3's other systems, PixArt and Chameleon, are without a recipe.",
 }
 WITHOUT = {  # why the paper's other tables have no recipe
-    2: "text-to-image on GPIC; not built yet",
-    3: "text-to-image benchmarks; not built yet",
     4: "a measurement, on the tokenizers of warmup-vq and gear-l",
     15: "settings by study, which the recipes of Tables 5 to 13 have",
     16: "settings of all studies, which are the fields' defaults; see gear-l",
-    17: "text-to-image settings; only what they share with Table 16 is built yet",
-    19: "text-to-image, guidance in sampling; not built yet",
+    17: "settings of text-to-image, which the recipes of Tables 2 and 3 have",
+    19: "guidance in sampling, of the two runs of Table 3",
 }
 WIDTH = 79  # of a docstring, which is also the help of `gear train NAME`
 RECIPES: dict[str, Recipe] = {}
@@ -108,12 +144,17 @@ def recipe(group: Literal["start", "own", "beside"]) -> Callable[[Recipe], Recip
 
 
 def row(
-    table: int, label: str, generated: Mapping[float, Scores], rebuilt: tuple[float, float, float] | None = None
+    table: int,
+    label: str,
+    generated: Mapping[float, tuple[float, ...]],
+    rebuilt: tuple[float, float, float] | None = None,
+    scores: type[Scores] = Generated,
 ) -> Callable[[Recipe], Recipe]:
-    """Registers the recipe of a row, with the row's numbers in the order of the table's columns."""
-    scores = {scale: Generated(*values) for scale, values in generated.items()}
-    found = Row(table, label, scores, None if rebuilt is None else Rebuilt(*rebuilt))
-    return lambda function: _register(function, table, found)
+    """Registers the recipe of a row, with the row's numbers in the order of the table's columns. scores: what they
+    are."""
+    found = {scale: scores(*values) for scale, values in generated.items()}
+    measured = Row(table, label, found, None if rebuilt is None else Rebuilt(*rebuilt))
+    return lambda function: _register(function, table, measured)
 
 
 def complete() -> None:
@@ -148,6 +189,14 @@ def same_as(name: str) -> list[str]:
     return [other for other, run in _RUN.items() if other != name and run == _RUN[name]]
 
 
+def made_by(source: str) -> str | None:
+    """The command that makes the run of this name, which a recipe starts from; None for what no recipe makes."""
+    if source == DEMO:
+        return "gear demo"
+    name = source.removeprefix("runs/")
+    return f"gear train {name}" if name in RECIPES else None
+
+
 def _register(function: Recipe, group: int | str, found: Row | None = None) -> Recipe:
     name = re.sub(r"(?<=\d)_(?=\d)", ".", function.__name__).replace("_", "-")
     if name in RECIPES:
@@ -165,8 +214,8 @@ def _documented(name: str, function: Recipe, found: Row | None) -> str:
     title, *written = cleandoc(function.__doc__ or "").split("\n\n")
     points = [*written, f"Command: `gear train {name}`{_images(config)}."]
     for init in (config.tokenizer.init, config.generator.init):
-        if init is not None and init.startswith("runs/"):
-            points += [f"First: `gear train {init.removeprefix('runs/')}`{_published(init)}."]
+        if init is not None and (command := made_by(init)):
+            points += [f"First: `{command}`{_published(init)}."]
     if run != name:
         points += [f"The same run as {run}{_sampled(config, run)}: no need to train it again."]
     points += [f"Cost: {_cost(config)}; `gear plan {name}` says the GPU hours and the memory."]
@@ -200,7 +249,8 @@ def _sampled(config: Config, run: str) -> str:
 
 
 def _cost(config: Config) -> str:
-    epochs = f", {config.steps * config.batch / IMAGENET_IMAGES:.1f} epochs" if config.data.path == IMAGENET else ""
+    images = IMAGES.get(config.data.path)
+    epochs = f", {config.steps * config.batch / images:.1f} epochs" if images else ""
     return f"{config.steps:,} steps of {config.batch} images{epochs}"
 
 

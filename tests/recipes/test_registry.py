@@ -131,6 +131,10 @@ def test_what_a_recipe_starts_from_is_there_and_fits(name: str) -> None:
         for field in ("quantizer", "backbone", "critic"):
             assert getattr(before.tokenizer, field) == getattr(config.tokenizer, field)
         assert f"- First: `gear train {init.removeprefix('runs/')}`" in flat(name)
+    elif init == "demo/gear":  # as `gear demo` leaves it, by the recipe demo
+        for field in ("quantizer", "backbone", "critic"):
+            assert getattr(demo().tokenizer, field) == getattr(config.tokenizer, field)
+        assert "- First: `gear demo`." in flat(name)
     else:
         assert init == "builtin" or init in {weight.name for weight in WEIGHTS}
     assert config.generator.init is None
@@ -142,6 +146,7 @@ def test_published_files_stand_for_runs_of_recipes() -> None:
 
 
 def test_runs_that_are_the_same() -> None:
+    assert run_of("table03-gear") == "table02-gear-390k"
     assert run_of("table05-tau-0.1") == run_of("table14-cfg-1.5") == run_of("gear-l") == "gear-l"
     assert run_of("table13-resolution-256") == "table10-dinov2"
     assert same_as("table11-layer-8") == ["table10-dinov2", "table13-resolution-256"]

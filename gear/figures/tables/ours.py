@@ -126,8 +126,11 @@ def _fits(stage: str | None, stages: Sequence[str] | None) -> bool:
 
 
 def _asked(number: Number, asked: Mapping[str, Any]) -> bool:
-    """Whether it was measured as the cell is: the scale of guidance, the interpolation, the set of prompts."""
+    """Whether it was measured as the cell is: the steps of a longer run, the scale of guidance, the interpolation, the
+    set of prompts."""
     r = number.result
+    if "steps" in asked and r.steps != asked["steps"]:
+        return False
     if "cfg" in asked and number.protocol != "reconstruction":
         said = scale(number)
         if said is None or abs(said - asked["cfg"]) > 1e-9:

@@ -7,24 +7,25 @@ from gear.config import SIZES, Config, Gear, Naive, family
 from gear.figures.reading import NONE
 from gear.figures.tables.table import Cell, Line, Table
 
+ENCODERS = {"qwen3-1.7b": "Qwen3-1.7B"}
 TARGETS = {"dinov2-b": "DINOv2", "dinov3-b": "DINOv3", "siglip2-b": "SigLIPv2", "vjepa2.1-b": "V-JEPA2.1"}
 HERE = "here"
 
 
-def lines(table: Table, joint: Callable[[int], Sequence[Config]]) -> list[Line]:
-    """The paper's rows, each with ours below it; a dash where there is no such setting. joint: the configurations of
-    the joint runs of a table, of which a column of Table 15 tells, in the order of their rows."""
+def lines(table: Table, studied: Callable[[int], Sequence[Config]]) -> list[Line]:
+    """The paper's rows, each with ours below it; a dash where there is no such setting. studied: the configurations of
+    the runs of a table that its settings are of, in the order of their rows."""
     found = []
     for row in table.rows:
         name, *_ = row["cells"]
-        ours = [_several(row.get("field"), _configs(column, joint)) for column in table.columns[1:]]
+        ours = [_several(row.get("field"), _configs(column, studied)) for column in table.columns[1:]]
         found.append(Line("paper", tuple(Cell(text) for text in row["cells"]), "all"))
         found.append(Line(HERE, (Cell(name), *(Cell(text) for text in ours)), "all"))
     return found
 
 
-def _configs(column: Mapping[str, Any], joint: Callable[[int], Sequence[Config]]) -> Sequence[Config]:
-    return joint(column["table"]) if "table" in column else [Config()]
+def _configs(column: Mapping[str, Any], studied: Callable[[int], Sequence[Config]]) -> Sequence[Config]:
+    return studied(column["table"]) if "table" in column else [Config()]
 
 
 def _several(field: str | None, configs: Sequence[Config]) -> str:
@@ -40,6 +41,18 @@ def said(field: str, c: Config) -> str | None:
             g = c.generator
             sizes = (name for name, s in SIZES.items() if (s.layers, s.heads, s.width) == (g.layers, g.heads, g.width))
             return next(sizes, "another")
+        case "model":
+            return f"LlamaGen-{said('size', c)}"
+        case "attention":
+            return "causal"  # the one there is: `gear.generator.layers`
+        case "text encoder":
+            return (
+                None if c.generator.text is None else ENCODERS.get(c.generator.text.encoder, c.generator.text.encoder)
+            )
+        case "generator init":
+            return "from scratch" if c.generator.init is None else c.generator.init
+        case "schedule":
+            return "constant"  # the one there is: `gear.config.Optimizer`
         case "tap":
             return str(c.generator.aligned_block)
         case "target":

@@ -7,7 +7,8 @@ a row which recipe makes it; together they say what to look for in the results o
              protocol, metric, prefix (of the metric's name); cfg, prompts; recipes, stages
     rows     cells; recipes (that make it; absent: another method, [] : no recipe yet); tokenizers (recipes whose
              tokenizer it has, for reconstruction); group (within which cells compare), section; cfg, interpolation, ...
-             prompts is "short" or "long", which a result says as "prompt_set" among its settings
+             steps: after how many, where a longer run has the row, too; prompts: "short" or "long", which a result
+             says as "prompt_set" among its settings
     table    runner_up: underlined. axis "row": cells of a row compare. mark: false, none do; unmarked:
              groups that do not. keep: labels that say what is measured, which a run of ours has, too. settings: of
              training, no results.
