@@ -23,6 +23,8 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gear.data.captions import Source
+from gear.data.captions import read as read_captions
 from gear.data.crop import Interpolation, squares
 from gear.data.decode import Skip, any_size, opened
 from gear.data.images import DataError
@@ -39,6 +41,7 @@ class Request:
     paths: Sequence[File]
     places: Float64[np.ndarray, "n V 2"] | None  # of the crops, see `squares`; None: the middle
     flipped: Bool[np.ndarray, "n"]
+    captions: Sequence[Source] | None = None  # of each image; None: not wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,7 @@ class Decoded:
     index: Int64[np.ndarray, "n"]  # as requested
     pixels: UInt8[Tensor, "n V 3 R R"]  # zero for broken images
     broken: dict[int, str]  # index -> why
+    captions: list[tuple[str, ...]] | None = None  # of each image, one or more; none of broken ones
 
     def pin_memory(self) -> "Decoded":
         return replace(self, pixels=self.pixels.pin_memory())
@@ -61,18 +65,23 @@ class Decoder(Dataset[Decoded]):
     def __getitem__(self, request: Request) -> Decoded:
         views = 1 if request.places is None else request.places.shape[1]
         pixels = torch.zeros(len(request.paths), views, 3, self.resolution, self.resolution, dtype=torch.uint8)
-        broken = {}
+        broken: dict[int, str] = {}
+        texts: list[tuple[str, ...]] | None = None if request.captions is None else [()] * len(request.paths)
         with any_size():
             for row, path in enumerate(request.paths):
                 places = None if request.places is None else request.places[row]
                 try:
+                    if texts is not None and request.captions is not None:
+                        texts[row] = read_captions(request.captions[row])
                     with opened(path, self.resolution) as image:
                         crops = squares(image, self.resolution, self.interpolation, places)
                 except Skip as reason:
+                    if texts is not None:
+                        texts[row] = ()
                     broken[int(request.index[row])] = str(reason)
                 else:
                     pixels.numpy()[row] = crops[..., ::-1] if request.flipped[row] else crops
-        return Decoded(request.index, pixels, broken)
+        return Decoded(request.index, pixels, broken, texts)
 
 
 class Ahead:

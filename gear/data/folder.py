@@ -8,17 +8,17 @@ import logging
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
-from gear.data import tars
+from gear.data import tables, tars
+from gear.data.captions import MISSING, Beside
 from gear.data.classes import class_list
 from gear.data.decode import SUFFIXES, UNREAD
-from gear.data.images import DataError, Split, count, describe, held_out
-from gear.data.members import Member, Members
+from gear.data.images import DataError
+from gear.data.listing import Listing
+from gear.data.strings import Strings
 from gear.data.tar_headers import compressed
 
 TAR = re.compile(r"\.(tar|tar\.(gz|bz2|xz|zst)|tgz)$", re.IGNORECASE)
@@ -27,58 +27,24 @@ PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 log = logging.getLogger("gear")
 
 
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """N images, in files of their own or in tars, none of them opened yet."""
-
-    folder: Path  # resolved
-    classes: tuple[str, ...]
-    names: tuple[str, ...]  # relative to the folder, with /; in tars shard-000.tar/0001.jpg
-    labels: Int64[np.ndarray, "N"]  # indices into `classes`
-    problems: tuple[tuple[str, str], ...]  # (reason, name) of what is left out unopened
-    others: dict[str, int]  # suffix -> how many files that are no images by their suffix
-    members: Members | None = None  # where the images lie in tars; None: in files of their own
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Reason -> how many were left out unopened."""
-        return count(self.problems)[0]
-
-    def file(self, i: int) -> Path | Member:
-        """Where image i is to be read."""
-        return self.folder / self.names[i] if self.members is None else self.members[i]
-
-    def report(self) -> str:
-        """As `Images.report`; files are opened later, so broken ones are not among them."""
-        return f"Left out: {describe(*count(self.problems))}." if self.problems else ""
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names without their suffixes: a.png and a.jpg are held to be one picture."""
-        return tuple(name.rpartition(".")[0] for name in self.names)
-
-    def split(self, holdout: float) -> "Split[Listing]":
-        """As `Images.split`: the same images are held out of a folder whether it is prepared or streamed."""
-        out = held_out(self.groups, holdout)
-        return Split(train=self.rows(np.flatnonzero(~out).tolist()), held_out=self.rows(np.flatnonzero(out).tolist()))
-
-    def rows(self, index: list[int]) -> "Listing":
-        members = None if self.members is None else self.members.rows(index)
-        return replace(self, names=tuple(self.names[i] for i in index), labels=self.labels[index], members=members)
-
-
-def scan(path: Path, classes: str = "folders", progress: bool = True) -> Listing:
+def scan(path: Path, classes: str = "folders", progress: bool = True, captioned: bool = False) -> Listing:
     """All images below `path` in the order of their names, hidden files and folders aside.
 
     Sub-folders that hold images are classes, labelled as `class_list` says; images beside class folders are left out.
     Without such sub-folders the folder is one class. Links are followed, each folder once. Where there are no images
-    but tars, it is theirs (`tars.read`). progress: whether a bar may be shown on stderr while tars are indexed. Raises
-    `DataError`, and `CacheError` for the index of tars.
+    but tars, it is theirs (`tars.read`). progress: whether a bar may be shown on stderr while tars are indexed.
+
+    captioned: those that have captions, in one class: in a .txt beside each (a caption a line), or in .txt or .json
+    members of tars; or `path` is a .csv, a .jsonl or COCO's .json (`tables.read`). Raises `DataError`, and `CacheError`
+    for the index of tars.
     """
     folder = path.expanduser()
+    if folder.is_file() and folder.suffix.lower() in tables.SUFFIXES:
+        if captioned:
+            return tables.read(folder)
+        raise DataError(
+            f"{path} lists captions, and this run has classes: set generator.text, or give a folder of images."
+        )
     if not folder.exists():
         raise DataError(f'There is no folder {path}. data.path must be "builtin", "cifar10" or a folder of images.')
     if not folder.is_dir():
@@ -88,7 +54,7 @@ def scan(path: Path, classes: str = "folders", progress: bool = True) -> Listing
         )
     walk = _Walk(folder.resolve())
     if not walk.found and (walk.tars or walk.compressed):
-        return _tarred(path, walk, classes, progress)
+        return _tarred(path, walk, classes, progress, captioned)
     if walk.tars:
         log.warning("%s holds images and tars (%s, ...): the tars are not read.", path, walk.tars[0])
     top = [name.partition("/")[0] if "/" in name else "" for name in walk.found]
@@ -96,6 +62,8 @@ def scan(path: Path, classes: str = "folders", progress: bool = True) -> Listing
     if len(PARTS.intersection(t.lower() for t in tops)) > 1:
         parts = " and ".join(tops)
         raise DataError(f"{path} holds {parts}: parts of a data set, not classes. Give one, such as {path / tops[0]}.")
+    if captioned:
+        return _captioned(path, walk)
     names, problems = walk.found, walk.problems
     if tops:
         problems += [("beside the class folders", name) for name, t in zip(names, top, strict=True) if not t]
@@ -106,7 +74,29 @@ def scan(path: Path, classes: str = "folders", progress: bool = True) -> Listing
     return Listing(walk.root, listed, tuple(names), labels, tuple(problems), dict(walk.others))
 
 
-def _tarred(path: Path, walk: "_Walk", classes: str, progress: bool) -> Listing:
+def _captioned(path: Path, walk: "_Walk") -> Listing:
+    """The images with a .txt of the same stem beside them."""
+    texts = {name.rpartition(".")[0]: name for name in walk.texts}
+    beside = [texts.get(name.rpartition(".")[0]) for name in walk.found]
+    names = tuple(name for name, text in zip(walk.found, beside, strict=True) if text is not None)
+    if walk.found and not names:
+        raise DataError(
+            f"{path} has {len(walk.found)} images and a caption for none: put a .txt beside each, of the same name, or "
+            "give data.path a .csv or .jsonl with paths and captions, or COCO's captions_....json."
+        )
+    problems = [(MISSING, name) for name, text in zip(walk.found, beside, strict=True) if text is None]
+    return Listing(
+        folder=walk.root,
+        classes=(walk.root.name,),
+        names=names,
+        labels=np.zeros(len(names), dtype=np.int64),
+        problems=(*walk.problems, *problems),
+        others=dict(walk.others),
+        captions=Beside(walk.root, Strings.of(text for text in beside if text is not None)),
+    )
+
+
+def _tarred(path: Path, walk: "_Walk", classes: str, progress: bool, captioned: bool) -> Listing:
     if walk.compressed:
         raise DataError(compressed(walk.root / walk.compressed[0]))
     parts = {tar: {word[:2] for word in PARTS.intersection(re.split("[^a-z]+", tar.lower()))} for tar in walk.tars}
@@ -117,9 +107,11 @@ def _tarred(path: Path, walk: "_Walk", classes: str, progress: bool) -> Listing:
                 f"{path} holds {named[0]} and {tar}: parts of a data set, not one. Give a folder with the tars of one "
                 "part, or with links to them."
             )
-    t = tars.read(walk.root, walk.tars, classes, progress)
+    t = tars.read(walk.root, walk.tars, classes, progress, captioned)
     others = dict(Counter(t.others) + walk.others - Counter({".tar": len(walk.tars)}))
-    return Listing(walk.root, t.classes, t.names, t.labels, (*walk.problems, *t.problems), others, t.members)
+    return Listing(
+        walk.root, t.classes, t.names, t.labels, (*walk.problems, *t.problems), others, t.members, t.captions
+    )
 
 
 class _Walk:
@@ -128,6 +120,7 @@ class _Walk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.found: list[str] = []
+        self.texts: list[str] = []  # .txt, which may be captions
         self.tars: list[str] = []
         self.compressed: list[str] = []  # tars, too
         self.problems: list[tuple[str, str]] = []
@@ -159,6 +152,8 @@ class _Walk:
                 self.problems.append((f"{suffix}, a format that is not read", name))
             elif suffix not in SUFFIXES:
                 self.others[suffix or "no suffix"] += 1
+                if suffix == ".txt":
+                    self.texts.append(name)
                 if TAR.search(entry.name) and entry.is_file():
                     (self.tars if suffix == ".tar" else self.compressed).append(name)
             elif entry.is_file():  # of a link asks where it leads; else costs nothing

@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from gear.data.mixture import Mixture
+
 EXAMPLES = 3  # names given for each reason to leave images out
 
 
@@ -24,9 +26,10 @@ class Images:
     classes: tuple[str, ...]
     names: tuple[str, ...]  # a file name each, unique
     groups: tuple[str, ...]  # images of one group (an emoji in five skin tones) are never split
-    captions: tuple[str, ...] | None = None
+    captions: tuple[tuple[str, ...], ...] | None = None  # one or more each
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> how many were left out
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reason -> up to three of their names
+    mixture: Mixture | None = None  # of several sets: their sizes and weights
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,9 +59,11 @@ class Images:
             captions=None if self.captions is None else _pick(self.captions, index),
             skipped=self.skipped,
             examples=self.examples,
+            mixture=None if self.mixture is None else self.mixture.rows(index),
         )
 
 
+Item = TypeVar("Item")
 Part = TypeVar("Part", covariant=True)  # a Split of Images is one of Images or Listings
 
 
@@ -78,9 +83,8 @@ def held_out(groups: Sequence[str], holdout: float) -> Bool[np.ndarray, "N"]:
         raise ValueError(f"holdout must be in [0, 1); it is {holdout}.")
     if holdout == 0 or not groups:
         return np.zeros(len(groups), dtype=bool)
-    at = {group: position(group) for group in set(groups)}
-    limit = min(max(holdout, np.nextafter(min(at.values()), 1)), max(at.values()))
-    return np.array([at[group] < limit for group in groups], dtype=bool)
+    at = np.fromiter(map(position, groups), np.float64, len(groups))
+    return at < min(max(holdout, np.nextafter(at.min(), 1)), at.max())
 
 
 def position(group: str) -> float:
@@ -107,5 +111,5 @@ def describe(counts: dict[str, int], examples: dict[str, tuple[str, ...]]) -> st
     return ", ".join(parts)
 
 
-def _pick(values: tuple[str, ...], index: np.ndarray) -> tuple[str, ...]:
+def _pick(values: tuple[Item, ...], index: np.ndarray) -> tuple[Item, ...]:
     return tuple(values[int(i)] for i in index)

@@ -6,17 +6,18 @@ import logging
 import os
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 from rich.console import Console
 
-from gear.data import builtin, cifar10, prepared
+from gear.data import builtin, captions, cifar10, prepared
 from gear.data.crop import Interpolation, square
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import Listing, scan
@@ -42,6 +43,7 @@ def load(
     interpolation: Interpolation = "bicubic",
     classes: str = "folders",
     progress: bool = True,
+    captioned: bool = False,
 ) -> Images:
     """The images of `path` at `resolution` x `resolution` pixels: the short side resized, the middle cropped.
 
@@ -49,6 +51,8 @@ def load(
         of tars, see `scan`.
     classes: the labels of class folders and tars, see `class_list` and `label_list`; with "folders", those without a
         usable image have none.
+    captioned: `Images.captions` are there: those of "builtin" and "emoji", or what `scan` finds, and then `path` may be
+        a .csv, .jsonl or .json; images without a caption are left out.
     A folder is decoded on the first call, with a progress bar on stderr if `progress`; later calls map the result,
     until a file is added, removed or changed. Several processes should not prepare the same folder at once.
     Raises `DataError` (a ValueError) for images that cannot be used and `CacheError` (an OSError) for the cache.
@@ -58,10 +62,15 @@ def load(
     match path:
         case "builtin":
             return _resized(builtin.images(), path, resolution, interpolation, progress)
+        case "cifar10" if captioned:
+            raise DataError(
+                'cifar10 has classes and no captions: for a text-to-image run give data.path "builtin", "emoji" '
+                "or images with captions."
+            )
         case "cifar10":
             return _resized(cifar10.images("train"), path, resolution, interpolation, progress)
         case _:
-            return _folder(Path(path), resolution, interpolation, classes, progress)
+            return _folder(Path(path), resolution, interpolation, classes, progress, captioned)
 
 
 def load_cifar10_test(resolution: int, *, interpolation: Interpolation = "bicubic", progress: bool = True) -> Images:
@@ -69,14 +78,21 @@ def load_cifar10_test(resolution: int, *, interpolation: Interpolation = "bicubi
     return _resized(cifar10.images("test"), "cifar10-test", resolution, interpolation, progress)
 
 
-def _folder(path: Path, resolution: int, interpolation: Interpolation, classes: str, progress: bool) -> Images:
+def _folder(
+    path: Path, resolution: int, interpolation: Interpolation, classes: str, progress: bool, captioned: bool
+) -> Images:
     """Images lie in the order of `position`, so that a split need not copy them."""
-    listing = scan(path, classes, progress)
+    listing = scan(path, classes, progress, captioned)
     places = [(position(group), name) for group, name in zip(listing.groups, listing.names, strict=True)]
     listing = listing.rows(sorted(range(len(listing)), key=places.__getitem__))
     states = [_state(listing.file(i)) for i in range(len(listing))]
-    key = _key(str(listing.folder), resolution, interpolation, listing.classes, listing.names, states, listing.problems)
-    cached = _cache_path(f"{listing.folder.name}-{_key(str(listing.folder))[:12]}", resolution, interpolation)
+    parts = [resolution, interpolation, listing.classes, tuple(listing.names), states, listing.problems]
+    of = [str(listing.folder)]
+    if listing.captions is not None:
+        parts.append([_caption_state(listing.captions[i]) for i in range(len(listing))])
+        of.append(str(path.expanduser().resolve()))  # several lists may be of one folder
+    key = _key(str(listing.folder), *parts)
+    cached = _cache_path(f"{listing.folder.name}-{_key(*of)[:12]}", resolution, interpolation)
     found = prepared.read(cached, key)
     if found is None:
         found = _prepare(listing, resolution, interpolation, classes == "folders", cached, key, progress)
@@ -86,8 +102,9 @@ def _folder(path: Path, resolution: int, interpolation: Interpolation, classes: 
         pixels=found.pixels,
         labels=np.array(about["labels"], dtype=np.int64),
         classes=tuple(about["classes"]),
-        names=used.names,
+        names=tuple(used.names),
         groups=used.groups,
+        captions=None if listing.captions is None else tuple(map(tuple, about["captions"])),
         skipped=about["skipped"],
         examples={reason: tuple(names) for reason, names in about["examples"].items()},
     )
@@ -104,16 +121,18 @@ def _prepare(
 ) -> prepared.Prepared:
     """Decodes all files and writes the ones that can be used to the cache. drop: classes without any have no label."""
     kept: list[int] = []
+    texts: list[tuple[str, ...]] = []
     problems = list(listing.problems)
 
     def rows() -> Generator[np.ndarray, None, None]:
-        decoded = _decoded([listing.file(i) for i in range(len(listing))], resolution, interpolation)
+        decoded = _decoded(listing, resolution, interpolation)
         for i, row in enumerate(_counted(decoded, len(listing), f"Preparing {listing.folder.name}", progress)):
             if isinstance(row, Skip):
                 problems.append((str(row), listing.names[i]))
             else:
                 kept.append(i)
-                yield row
+                texts.append(row.captions)
+                yield row.pixels
         if len(kept) < FEWEST:  # raised while the cache is being written, so that nothing is kept
             raise DataError(_too_few(listing, len(kept), problems))
 
@@ -126,6 +145,7 @@ def _prepare(
             "rows": kept,
             "labels": np.searchsorted(used, labels).tolist(),
             "classes": [listing.classes[label] for label in used],
+            "captions": texts if listing.captions is not None else None,
             "skipped": skipped,
             "examples": examples,
         }
@@ -135,21 +155,28 @@ def _prepare(
     return prepared.write(cached, key, resolution, rows(), about)
 
 
-def _decoded(files: Sequence[File], resolution: int, interpolation: Interpolation) -> Iterator[np.ndarray | Skip]:
-    """Each file's image, or why it has none, in order. Threads suffice: Pillow decodes and resizes without the GIL."""
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    pixels: UInt8[np.ndarray, "3 R R"]
+    captions: tuple[str, ...]  # none where they were not asked for
 
-    def attempt(file: File) -> np.ndarray | Skip:
+
+def _decoded(listing: Listing, resolution: int, interpolation: Interpolation) -> Iterator[_Decoded | Skip]:
+    """Each image, or why there is none, in order. Threads suffice: Pillow decodes and resizes without the GIL."""
+
+    def attempt(i: int) -> _Decoded | Skip:
         try:
-            return decode(file, resolution, interpolation)
+            texts = () if listing.captions is None else captions.read(listing.captions[i])
+            return _Decoded(decode(listing.file(i), resolution, interpolation), texts)
         except Skip as skip:
             return skip
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with any_size(), ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[np.ndarray | Skip]] = deque()
+        waiting: deque[Future[_Decoded | Skip]] = deque()
         try:
-            for file in files:
-                waiting.append(pool.submit(attempt, file))
+            for i in range(len(listing)):
+                waiting.append(pool.submit(attempt, i))
                 if len(waiting) > 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -203,10 +230,15 @@ def _too_few(listing: Listing, usable: int, problems: list[tuple[str, str]]) -> 
     return f"{said}. Give data.path a folder of JPEG, PNG or WebP images, or of class folders or tars with such images."
 
 
-def _state(file: Path | Member) -> tuple[int, ...] | None:
+def _caption_state(source: captions.Source) -> object:
+    """The captions of an image, or the state of the file they lie in."""
+    return _state(source.file) if isinstance(source, captions.CaptionFile) else source
+
+
+def _state(file: File) -> tuple[int, ...] | None:
     """Size and time of the last change, for a member of its tar, and where it lies there; None for a file that cannot
     be asked."""
-    path, place = (file.tar, (file.offset, file.size)) if isinstance(file, Member) else (file, ())
+    path, place = (file.tar, (file.offset, file.size)) if isinstance(file, Member) else (Path(file), ())
     try:
         at = path.stat()
     except OSError:

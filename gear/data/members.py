@@ -1,12 +1,14 @@
 """Where the bytes of an image are: in a file of its own, or in a part of a tar that is read without the rest."""
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
+
+from gear.data.strings import Rows
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ def open_file(file: File) -> io.BufferedReader | io.BytesIO:
     return io.BytesIO(data)
 
 
+@runtime_checkable
+class Places(Protocol):
+    """Of N images. `places[i]` is where image i is to be read."""
+
+    def __getitem__(self, i: int) -> File: ...
+    def rows(self, index: Rows) -> "Places": ...
+
+
 @dataclass(frozen=True, eq=False)
 class Members:
     """Where N images lie in tars. `members[i]` is the `Member` of image i."""
@@ -48,6 +58,6 @@ class Members:
     def __getitem__(self, i: int) -> Member:
         return Member(self.tars[self.tar[i]], int(self.offsets[i]), int(self.sizes[i]))
 
-    def rows(self, index: Sequence[int]) -> "Members":
-        rows = np.array(index, dtype=np.int64)
+    def rows(self, index: Rows) -> "Members":
+        rows = np.asarray(index, dtype=np.int64)
         return Members(self.tars, self.tar[rows], self.offsets[rows], self.sizes[rows])

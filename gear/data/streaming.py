@@ -4,19 +4,18 @@ ImageNet at 256 px would be 252 GB. `Stream` gives training its batches, `in_ord
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
 from gear.data.ahead import Ahead, Decoder, Request
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
 from gear.data.images import DataError
-from gear.data.members import File
 from gear.data.order import Draw, draw
 
 HOPELESS = 16  # so many broken images and no other in one step: rather a disk that is gone
@@ -31,6 +30,7 @@ class Visit:
     pixels: UInt8[Tensor, "B 3 R R"]  # flipped where `draw` says so
     labels: Int64[Tensor, "B"]
     draw: Draw
+    captions: tuple[str, ...] | None = None  # of each image the one that `draw.caption` chooses
 
 
 class Stream:
@@ -64,7 +64,7 @@ class Stream:
 
     def __call__(self, step: int) -> Visit:
         decoded = self.ahead(step)
-        pixels, index = decoded.pixels, decoded.index.copy()
+        pixels, index, texts = decoded.pixels, decoded.index.copy(), decoded.captions
         if len(decoded.broken) == len(np.unique(index)) >= HOPELESS:
             name, reason = self.plan.listing.names[index[0]], decoded.broken[int(index[0])]
             raise DataError(
@@ -76,9 +76,13 @@ class Stream:
             drawn = self.plan.draw(step)
             rows = np.flatnonzero(drawn.index != index)  # were drawn before their image was known to be broken
             if not len(rows):
-                return Visit(pixels[:, 0], torch.from_numpy(self.plan.listing.labels[drawn.index]), drawn)
+                labels = torch.from_numpy(self.plan.listing.labels[drawn.index])
+                return Visit(pixels[:, 0], labels, drawn, None if texts is None else chosen(texts, drawn.caption))
             decoded = self.ahead.decoder[self.plan.rows(drawn, rows)]
             pixels[rows], index[rows] = decoded.pixels, decoded.index
+            for row, several in zip(rows.tolist(), decoded.captions or (), strict=False):
+                assert texts is not None
+                texts[row] = several
 
     def close(self) -> None:
         """Ends the processes; for a program that goes on without the stream."""
@@ -99,8 +103,16 @@ class _Plan:
         self.broken: dict[int, str] = {}
 
     def draw(self, step: int) -> Draw:
-        c = self.cropping
-        return draw(len(self.listing), self.batch, self.seed, step, views=c.fixed, flip=self.flip, broken=self.broken)
+        return draw(
+            len(self.listing),
+            self.batch,
+            self.seed,
+            step,
+            views=self.cropping.fixed,
+            flip=self.flip,
+            broken=self.broken,
+            mixture=self.listing.mixture,
+        )
 
     def request(self, step: int) -> Request:
         drawn = self.draw(step)
@@ -113,9 +125,10 @@ class _Plan:
         elif c.views is None:
             places = drawn.place[rows, None]
         else:
-            views = zip(index.tolist(), drawn.view[rows].tolist(), strict=True)
+            images: list[int] = index.tolist()
+            views = zip(images, drawn.view[rows].tolist(), strict=True)
             places = np.array([[c.place(self.listing.names[i], view)] for i, view in views])
-        return Request(index, _paths(self.listing, index), places, drawn.flipped[rows])
+        return _request(self.listing, index, places, drawn.flipped[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +138,7 @@ class Block:
     index: Int64[np.ndarray, "n"]  # in the listing, one after the other
     pixels: UInt8[Tensor, "n V 3 R R"]  # zero for broken images
     labels: Int64[Tensor, "n"]  # -1 for broken images
+    captions: tuple[tuple[str, ...], ...] | None = None  # all of each image; none of broken ones
 
 
 def in_order(
@@ -144,8 +158,8 @@ def in_order(
         places = None
         if cropping.views is not None:
             views = range(cropping.views)
-            places = np.array([[cropping.place(listing.names[i], view) for view in views] for i in index.tolist()])
-        return Request(index, _paths(listing, index), places, np.zeros(len(index), dtype=bool))
+            places = np.array([[cropping.place(listing.names[i], view) for view in views] for i in blocks[step]])
+        return _request(listing, index, places, np.zeros(len(index), dtype=bool))
 
     ahead = Ahead(Decoder(cropping.resolution, cropping.interpolation), request, workers, stop=len(blocks))
     try:
@@ -155,10 +169,23 @@ def in_order(
             for i, reason in decoded.broken.items():
                 log.warning("Left out: %s (%s).", listing.names[i], reason)
                 labels[decoded.index == i] = -1
-            yield Block(decoded.index, decoded.pixels, torch.from_numpy(labels))
+            texts = None if decoded.captions is None else tuple(decoded.captions)
+            yield Block(decoded.index, decoded.pixels, torch.from_numpy(labels), texts)
     finally:
         ahead.close()
 
 
-def _paths(listing: Listing, index: Int64[np.ndarray, "n"]) -> list[File]:
-    return [listing.file(i) for i in index.tolist()]
+def chosen(captions: Sequence[tuple[str, ...]], u: Float64[np.ndarray, "n"]) -> tuple[str, ...]:
+    """Of each image's captions the one that u, uniform in [0, 1), falls on."""
+    return tuple(several[int(at * len(several))] for several, at in zip(captions, u.tolist(), strict=True))
+
+
+def _request(
+    listing: Listing,
+    index: Int64[np.ndarray, "n"],
+    places: Float64[np.ndarray, "n V 2"] | None,
+    flipped: Bool[np.ndarray, "n"],
+) -> Request:
+    images = index.tolist()
+    texts = None if listing.captions is None else [listing.captions[i] for i in images]
+    return Request(index, [listing.file(i) for i in images], places, flipped, texts)

@@ -1,5 +1,5 @@
-"""One tar of images as webdataset has them ({key}.jpg beside {key}.cls or {key}.json), indexed: where each image lies
-and which label it has, from the headers and the labels alone.
+"""One tar of images as webdataset has them ({key}.jpg beside {key}.cls, {key}.txt or {key}.json), indexed: where each
+image and its caption lie and which label it has, from the headers and the labels alone.
 
 A key is a name up to the first dot after its last slash, as in webdataset.
 """
@@ -11,25 +11,34 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
+from jaxtyping import Int32, Int64, UInt8
+
+from gear.data.captions import KINDS, LONGEST, of_object
 from gear.data.decode import SUFFIXES, UNREAD
 from gear.data.images import DataError
+from gear.data.strings import Strings
 from gear.data.tar_headers import Headers
 
 EVERY = 256  # members between two reports of progress
-LONGEST = 1 << 20  # bytes of a label's file; a longer one is none
+TEXT, JSON = KINDS.index("text"), KINDS.index("json")
 NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """The n images of one tar in the order of their names."""
 
-    names: list[str]  # in the tar
-    offsets: list[int]  # bytes
-    sizes: list[int]  # bytes
-    labels: list[str | None]  # a class name, or a number in digits; None: it has none
+    names: Strings  # in the tar
+    offsets: Int64[np.ndarray, "n"]  # bytes
+    sizes: Int64[np.ndarray, "n"]  # bytes
+    said: list[str]  # the labels that occur: class names, or numbers in digits
+    labels: Int32[np.ndarray, "n"]  # indices into `said`; -1 without a label
+    texts: Int64[np.ndarray, "n"]  # byte where the caption lies; -1 without a caption
+    lengths: Int32[np.ndarray, "n"]  # bytes of it
+    kinds: UInt8[np.ndarray, "n"]  # of it: indices into `KINDS`
     problems: list[list[str]]  # [reason, name] of the images that are left out; the name "" where it is not known
     others: dict[str, int]  # suffix -> how many members that are neither images nor labels
     cut: str  # where the tar ends too early, such as "within 0001.jpg"; "" if it is whole
@@ -50,6 +59,7 @@ def index(path: Path, at: Callable[[int], None]) -> Index:
 def _index(headers: Headers, at: Callable[[int], None]) -> Index:
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, str] = {}
+    captions: dict[str, tuple[int, int, int]] = {}
     problems: list[list[str]] = []
     others: Counter[str] = Counter()
     for count, member in enumerate(headers):
@@ -63,12 +73,17 @@ def _index(headers: Headers, at: Callable[[int], None]) -> Index:
         last = "." + kind.rpartition(".")[2]
         plain = member.isreg() and not member.issparse()
         if kind in ("cls", "json"):
-            if plain and (kind == "cls" or key not in labels) and (label := _label(headers.file, member, kind)):
+            said = _said(headers.file, member, kind) if plain else None
+            if (kind == "cls" or key not in labels) and (label := _label(said, kind)):
                 labels[key] = label
+            if isinstance(said, dict) and of_object(said) is not None:
+                captions.setdefault(key, (member.offset_data, member.size, JSON))
         elif last in UNREAD:
             problems.append([f"{last}, a format that is not read", name])
         elif last not in SUFFIXES:
             others[last if kind else "no suffix"] += 1
+            if kind == "txt" and plain:
+                captions[key] = (member.offset_data, member.size, TEXT)
         elif not plain:
             problems.append(["no plain file in its tar", name])
         elif last != f".{kind}":  # of webdataset's samples such as 0001.seg.png, which shows no image
@@ -80,11 +95,17 @@ def _index(headers: Headers, at: Callable[[int], None]) -> Index:
     if headers.lost is not None:
         problems.append(["cut off where its tar ends", headers.lost])
     found = sorted(images.items(), key=lambda item: item[1][0].split("/"))  # as in folders
+    number = {label: i for i, label in enumerate(sorted({labels[key] for key, _ in found if key in labels}))}
+    texts = np.array([captions.get(key, (-1, 0, 0)) for key, _ in found], dtype=np.int64).reshape(-1, 3)
     return Index(
-        names=[name for _, (name, _, _) in found],
-        offsets=[offset for _, (_, offset, _) in found],
-        sizes=[size for _, (_, _, size) in found],
-        labels=[labels.get(key) for key, _ in found],
+        names=Strings.of(name for _, (name, _, _) in found),
+        offsets=np.array([offset for _, (_, offset, _) in found], dtype=np.int64),
+        sizes=np.array([size for _, (_, _, size) in found], dtype=np.int64),
+        said=list(number),
+        labels=np.array([number[labels[key]] if key in labels else -1 for key, _ in found], dtype=np.int32),
+        texts=texts[:, 0].copy(),
+        lengths=np.minimum(texts[:, 1], LONGEST + 1).astype(np.int32),
+        kinds=texts[:, 2].astype(np.uint8),
         problems=problems,
         others=dict(others),
         cut=headers.cut,
@@ -102,19 +123,23 @@ def _hidden(name: str) -> bool:
     return "/." in f"/{name}" and any(part[:1] == "." and part not in (".", "..") for part in name.split("/"))
 
 
-def _label(file: BinaryIO, member: tarfile.TarInfo, kind: str) -> str | None:
-    """The class that a .cls or .json says; None if it says none."""
-    if member.size > LONGEST:
+def _said(file: BinaryIO, member: tarfile.TarInfo, kind: str) -> Any:
+    """The text of a .cls, or what a .json holds; None where it cannot be read."""
+    if member.size > LONGEST:  # none
         return None
     file.seek(member.offset_data)
     data = file.read(member.size)
     try:
-        if kind == "cls":
-            return _class(data.decode())
-        said = json.loads(data)
-        return (_class(said.get("label")) or _class(said.get("class"))) if isinstance(said, dict) else None
+        return data.decode() if kind == "cls" else json.loads(data)
     except (ValueError, RecursionError):
         return None
+
+
+def _label(said: Any, kind: str) -> str | None:
+    """The class that a .cls or .json says; None if it says none."""
+    if kind == "cls":
+        return _class(said)
+    return (_class(said.get("label")) or _class(said.get("class"))) if isinstance(said, dict) else None
 
 
 def _class(value: object) -> str | None:

@@ -13,7 +13,7 @@ def made(groups: list[str]) -> Images:
         classes=("even", "odd"),
         names=tuple(f"{i}.png" for i in range(n)),
         groups=tuple(groups),
-        captions=tuple(f"image {i}" for i in range(n)),
+        captions=tuple((f"image {i}",) for i in range(n)),
         skipped={"broken": 5, "not readable": 1},
         examples={"broken": ("a.png", "b.png", "c.png"), "not readable": ("d.png",)},
     )

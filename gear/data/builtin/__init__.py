@@ -30,5 +30,5 @@ def images() -> Images:
         classes=classes,
         names=names,
         groups=groups,
-        captions=captions,
+        captions=tuple((caption,) for caption in captions),
     )
