@@ -66,22 +66,21 @@ class Decoder(Dataset[Decoded]):
         views = 1 if request.places is None else request.places.shape[1]
         pixels = torch.zeros(len(request.paths), views, 3, self.resolution, self.resolution, dtype=torch.uint8)
         broken: dict[int, str] = {}
-        texts: list[tuple[str, ...]] | None = None if request.captions is None else [()] * len(request.paths)
+        texts: list[tuple[str, ...]] = []
         with any_size():
             for row, path in enumerate(request.paths):
                 places = None if request.places is None else request.places[row]
+                texts.append(())
                 try:
-                    if texts is not None and request.captions is not None:
-                        texts[row] = read_captions(request.captions[row])
+                    said = () if request.captions is None else read_captions(request.captions[row])
                     with opened(path, self.resolution) as image:
                         crops = squares(image, self.resolution, self.interpolation, places)
                 except Skip as reason:
-                    if texts is not None:
-                        texts[row] = ()
                     broken[int(request.index[row])] = str(reason)
                 else:
                     pixels.numpy()[row] = crops[..., ::-1] if request.flipped[row] else crops
-        return Decoded(request.index, pixels, broken, texts)
+                    texts[row] = said
+        return Decoded(request.index, pixels, broken, None if request.captions is None else texts)
 
 
 class Ahead:

@@ -1,27 +1,31 @@
 """What `gear encode` leaves in a folder: the tokens, and if wanted the target features, of all squares of all images.
 
     index.json            what was encoded with what (`about`), the shape, and the size and SHA-256 of each shard
-    00000.safetensors     the first images: codes (n, V, F, N), labels (n), features of each target (n, V, F, N, C)
+    00000.safetensors     the first images: codes (n, V, F, N), labels (n), features of each target (n, V, F, N, C);
+                          of captions: caption_counts (n), texts (n, G, T, C), text_lengths (n, G)
     00001.safetensors     the next ones, and so on
 
-V views (fixed crops) of an image, F = 2 where the flipped ones were encoded too and else 1, N tokens, C channels. A
-shard is whole or not there; one that is missing or damaged is written again by the command that made the folder.
+V views (fixed crops) of an image, F = 2 where the flipped ones were encoded too and else 1, N tokens, C channels; up to
+G captions of an image, as states of a text encoder in T rows, padded in front. A shard is whole or not there; one that
+is missing or damaged is written again by the command that made the folder.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Int64
+from jaxtyping import Bool, Float, Float16, Float64, Int64
 from torch import Tensor
 
+from gear.data import shard_texts
 from gear.data.images import DataError
+from gear.prompts import Prompts
 from gear.store.saving import save_safetensors
 from gear.store.whole import replacing
 
@@ -41,13 +45,17 @@ class Shape:
     tokens: int  # N
     codebook_size: int  # K
     features: dict[str, int] = field(default_factory=dict)  # target -> C
+    texts: tuple[int, int, int] | None = None  # G, T, C; None: no captions were encoded
 
     def arrays(self, images: int) -> dict[str, tuple[tuple[int, ...], Any]]:
         """Name -> shape and dtype of the arrays of a shard of so many images."""
         rows = (images, self.views, self.flips, self.tokens)
         codes = np.uint16 if self.codebook_size <= 1 << 16 else np.int32
         features = {_key(name): ((*rows, channels), np.float16) for name, channels in self.features.items()}
-        return {"codes": (rows, codes), "labels": ((images,), np.int64), **features}
+        arrays = {"codes": (rows, codes), "labels": ((images,), np.int64), **features}
+        if self.texts is not None:
+            arrays |= shard_texts.arrays(images, self.texts)
+        return arrays
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,16 @@ class ShardWriter:
         codes: Int64[Tensor, "n V F N"],
         labels: Int64[Tensor, "n"],
         features: Mapping[str, Float[Tensor, "n V F N _"]],
+        texts: Sequence[Prompts] | None = None,
     ) -> None:
         """Images `index`, one after the other; a shard is written when its last one has come. labels: -1 where the
-        image was broken. Raises ValueError for codes outside [0, K), features that float16 cannot hold, or images out
-        of order, and `WriteError`."""
+        image was broken. texts: of each image its captions, up to G of T rows padded in front, none of a broken one.
+        Raises ValueError for codes outside [0, K), features or states that float16 cannot hold, texts that do not fit
+        the shape, or images out of order, and `WriteError`."""
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.index.shape.codebook_size:
             raise ValueError(f"codes must lie in [0, {self.index.shape.codebook_size}).")
         arrays = {"codes": codes, "labels": labels, **{_key(name): f.half() for name, f in features.items()}}
+        arrays |= shard_texts.packed(texts, len(index), self.index.shape.texts)
         if broken := [name for name, values in arrays.items() if not torch.isfinite(values).all()]:
             raise ValueError(f"{broken[0]} must be finite in float16.")
         rows = {name: values.cpu().numpy() for name, values in arrays.items()}
@@ -189,6 +200,15 @@ class Shards:
         """The features of target `name`, likewise. Raises KeyError for a target whose features are not there."""
         return self._rows(_key(name), torch.float16, index, view, flipped, pin)
 
+    def texts(self, index: Int64[np.ndarray, "B"], which: Float64[np.ndarray, "B"], pin: bool = False) -> Prompts:
+        """Of each of the images `index` the caption that `which`, uniform in [0, 1), falls on, as
+        captions[int(u * len(captions))]; states float16. Raises KeyError where no captions are stored."""
+        if self.shape.texts is None:
+            raise KeyError("texts")
+        numbers, inside = np.divmod(index, self._per_shard)
+        arrays = [self._shards[shard] for shard in numbers]
+        return shard_texts.chosen(arrays, inside, which, self.shape.texts, pin)
+
     def _rows(
         self, name: str, dtype: torch.dtype, index: np.ndarray, view: np.ndarray, flipped: np.ndarray, pin: bool
     ) -> Tensor:
@@ -226,7 +246,9 @@ def _read(folder: Path) -> Index:
         if found.pop("format") != FORMAT:
             raise ValueError("another format")
         shards = {int(number): (size, digest) for number, (size, digest) in found.pop("shards").items()}
-        return Index(shape=Shape(**found.pop("shape")), shards=shards, **found)
+        shape = found.pop("shape")
+        texts = shape.pop("texts", None)  # which folders written before have not
+        return Index(shape=Shape(**shape, texts=None if texts is None else tuple(texts)), shards=shards, **found)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} cannot be read ({error}): delete {folder} and encode again.") from error
 

@@ -10,6 +10,7 @@ import torch
 
 from gear.data import DataError, shards
 from gear.data.shards import INDEX, Shape, Shards, ShardWriter
+from gear.prompts import Prompts
 
 IMAGES, VIEWS, FLIPS, TOKENS, K = 10, 3, 2, 4, 64
 SHAPE = Shape(IMAGES, VIEWS, FLIPS, TOKENS, K, {"dinov2-b": 5})
@@ -197,3 +198,63 @@ def test_what_is_not_there(tmp_path):
         there.codes(one, np.array([3]), np.array([False]))
     with pytest.raises(KeyError, match="clip"):
         there.features("clip", one, one, np.array([False]))
+
+
+CAPTIONS, ROWS, WIDTH = 3, 5, 2
+
+
+def captions() -> list[Prompts]:
+    """Of ten images 1, 2, 3, 0 (broken), ... captions of other lengths, padded in front."""
+    random, made = torch.Generator().manual_seed(0), []
+    for image in range(IMAGES):
+        count = 0 if LABELS[image] < 0 else 1 + image % CAPTIONS
+        lengths = (torch.arange(count) + image) % ROWS + 1
+        valid = torch.arange(ROWS) >= ROWS - lengths[:, None]
+        made.append(Prompts(torch.randn(count, ROWS, WIDTH, generator=random) * valid[..., None], valid))
+    return made
+
+
+def test_captions_come_back(tmp_path):
+    shape, texts = replace(SHAPE, texts=(CAPTIONS, ROWS, WIDTH)), captions()
+    writer = ShardWriter(tmp_path, ABOUT, shape)
+    for start in (0, 5):
+        rows = slice(start, start + 5)
+        index, features = np.arange(IMAGES)[rows], {"dinov2-b": FEATURES[rows]}
+        writer.add(index, CODES[rows], LABELS[rows], features, texts=texts[rows])
+    there = Shards(tmp_path)
+    assert there.shape == shape
+    index = np.array([i for i in np.random.default_rng(3).permutation(IMAGES) if i not in there.broken])
+    for which in (0.0, 0.3, 0.5, np.nextafter(1, 0)):
+        got = there.texts(index, np.full(len(index), which))
+        assert got.states.dtype == torch.float16
+        for row, i in enumerate(index.tolist()):
+            one = int(which * len(texts[i]))
+            assert torch.equal(got.states[row], texts[i].states[one].half())
+            assert torch.equal(got.valid[row], texts[i].valid[one])
+
+
+def test_captions_that_do_not_fit(tmp_path):
+    texts, shape = captions()[:1], replace(SHAPE, texts=(CAPTIONS, ROWS, WIDTH))
+    behind = Prompts(texts[0].states, texts[0].valid.flip(1))
+    too_many = Prompts(torch.zeros(4, ROWS, WIDTH), torch.ones(4, ROWS, dtype=torch.bool))
+    short = Prompts(torch.zeros(1, ROWS - 1, WIDTH), torch.ones(1, ROWS - 1, dtype=torch.bool))
+    infinite = Prompts(torch.full((1, ROWS, WIDTH), 1e6), torch.ones(1, ROWS, dtype=torch.bool))
+    of_one = (np.arange(1), CODES[:1], LABELS[:1], {"dinov2-b": FEATURES[:1]})
+    for wrong in ([behind], [too_many], [short], [infinite], [], None):
+        with pytest.raises(ValueError, match=r"padded in front|of every image|finite"):
+            ShardWriter(tmp_path, ABOUT, shape).add(*of_one, texts=wrong)
+    with pytest.raises(ValueError, match="of none else"):
+        ShardWriter(tmp_path, ABOUT, SHAPE).add(*of_one, texts=texts)
+
+
+def test_a_folder_without_captions_stays_readable(tmp_path):
+    """As it was written before there were any."""
+    encode(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    assert index["shape"].pop("texts") is None
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    there = Shards(tmp_path)
+    assert there.shape == SHAPE
+    assert encode(tmp_path) == []
+    with pytest.raises(KeyError):
+        there.texts(np.arange(1), np.zeros(1))
