@@ -1,6 +1,6 @@
 """A frozen text encoder: captions in, `Prompts` out."""
 
-import unicodedata
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from gear.text.files import TextError, place, tokenizer
 from gear.text.network import network
 
 ROWS = 16  # captions in one pass
-LONE = range(0xD800, 0xE000)  # halves of a character, which no text may hold alone
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but white space
+LONE = re.compile("[\ud800-\udfff]")  # halves of a character, which no text may hold alone
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -30,14 +31,10 @@ class TextEncoder(nn.Module):
     positions are as in training, and is moved in front of it afterwards.
     """
 
-    def __init__(
-        self, name: str, tokens: int, net: nn.Module, tokenizer: Any, padding: Literal["left", "right"],
-        precision: Precision,
-    ):  # fmt: skip
+    def __init__(self, text: Text, net: nn.Module, tokenizer: Any, precision: Precision):
         super().__init__()
-        self.name, self.tokens = name, tokens
+        self.name, self.tokens, self.padding = text.encoder, text.tokens, text.padding
         self.net, self.tokenizer = net, tokenizer
-        self.padding: Literal["left", "right"] = padding
         self.precision: Precision = precision
         config: Any = net.config
         self.width: int = config.hidden_size
@@ -109,8 +106,9 @@ class TextEncoder(nn.Module):
         filled = [row + [self._fill] * (self.tokens - len(row)) for row in ids]
         tokens = torch.tensor(filled, dtype=torch.int64, device=self._device).view(-1, self.tokens)
         valid = column < counts
-        parts = [self._pass(tokens[i : i + ROWS], valid[i : i + ROWS]) for i in range(0, len(ids), ROWS)]
-        states = torch.cat(parts) if parts else torch.zeros(0, self.tokens, self.width, device=self._device).half()
+        states = torch.zeros(len(ids), self.tokens, self.width, dtype=torch.float16, device=self._device)
+        for i in range(0, len(ids), ROWS):
+            states[i : i + ROWS] = self._pass(tokens[i : i + ROWS], valid[i : i + ROWS])
         states = torch.where(valid[..., None], states, 0)
         if self.padding == "right":
             return states, valid
@@ -129,12 +127,10 @@ def load(text: Text, on: torch.device, precision: Precision) -> TextEncoder:
     """The encoder that `text` names, on a device; in float32, or under bfloat16 autocast. Raises `TextError`."""
     folder = place(text.encoder)
     words = tokenizer(folder, text.tokens)
-    return TextEncoder(text.encoder, text.tokens, network(folder), words, text.padding, precision).eval().to(on)
+    return TextEncoder(text, network(folder), words, precision).eval().to(on)
 
 
 def cleaned(text: str) -> str:
     """The caption as it is, but control characters become spaces, and halves of characters the sign for a wrong one:
     tokenizers refuse the latter."""
-    return "".join(
-        "\ufffd" if ord(c) in LONE else " " if unicodedata.category(c) == "Cc" and not c.isspace() else c for c in text
-    )
+    return LONE.sub("\ufffd", CONTROL.sub(" ", text))

@@ -141,7 +141,7 @@ def configuration(folder: Path) -> Any:
         raise TextError(f"{folder / CONFIG} cannot be read: {first_line(error)}. Bring it again.") from error
 
 
-def positions(config: Any) -> float:
+def positions(config: Any) -> int | float:
     """How many tokens a network reads, by its configuration or that of its text part; infinity where nothing limits
     them, as with T5's relative positions."""
     found = [getattr(part, POSITIONS, None) for part in (config, *(getattr(config, name, None) for name in PARTS))]
