@@ -1,6 +1,7 @@
 """Captions to draw from or to compare with, one an image: COCO's, GPIC's, or anybody's, in the formats they come in."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gear.evaluate.prompts import PromptError
+from gear.evaluate.prompts import PromptError, json_lines, read
 
 TEXTS = ("caption", "captions", "prompt", "text", "sentences")  # the column of captions, first found first
 KEYS = ("key", "file_name", "filename", "image_id", "id", "index")  # the column of keys
@@ -39,7 +40,7 @@ def captions(path: Path) -> list[Caption]:
         raise PromptError(f"{path} does not exist; it should hold captions.")
     try:
         rows = list(readers.get(path.suffix.lower(), _table)(path))
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+    except (json.JSONDecodeError, csv.Error) as error:
         raise PromptError(f"{path} cannot be read as {path.suffix}: {error}.") from error
     found: dict[str, str] = {}
     for i, row in enumerate(rows):
@@ -73,7 +74,7 @@ def stem(name: str) -> str:
 
 
 def _json(path: Path) -> Iterable[Any]:
-    contents = json.loads(path.read_text(encoding="utf-8-sig"))
+    contents = json.loads(read(path))
     if isinstance(contents, dict) and {"images", "annotations"} <= contents.keys():
         return _coco(contents, path)
     if isinstance(contents, dict):
@@ -94,17 +95,17 @@ def _coco(contents: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+    return (record for _, record in json_lines(path))
 
 
 def _lines(path: Path) -> list[Any]:
-    return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line for line in read(path).splitlines() if line.strip()]
 
 
 def _table(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    yield from csv.DictReader(
+        io.StringIO(read(path), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+    )
 
 
 def _parquet(path: Path) -> list[Any]:

@@ -1,13 +1,14 @@
 """Images of prompts in the folders that the official scorers of GenEval and DPG-Bench read, and in a flat one.
 
-Each image has a seed of its own, so that a run that was interrupted goes on with the same images, in batches of any
-size. What they were drawn from is noted beside the folder, in FOLDER.json: DPG-Bench's scorer takes every file inside
-for an image.
+Each image has a number of its own, so that a run that was interrupted goes on with the same images, in batches of any
+size, on any number of ranks. What they were drawn from is noted beside the folder, in FOLDER.json: DPG-Bench's scorer
+takes every file inside for an image.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from gear import ranks
 from gear.evaluate.captions import Caption
 from gear.evaluate.pil_resize import pil_resize
 from gear.evaluate.prompts import GenevalPrompt, checked
 from gear.progress import bars
 from gear.store.whole import replacing
+from gear.train import distributed
 
 SAMPLES = 4  # images a prompt of either benchmark
 SIDE = 512  # px, at which the paper gives its 256 px images to both
 TILES = 2  # along a side of a grid
 
-Draw = Callable[[Sequence[str], Sequence[int]], UInt8[Tensor, "b 3 H W"]]  # prompts and a seed for each -> images
+Draw = Callable[[Sequence[str], Sequence[int]], UInt8[Tensor, "b 3 H W"]]  # prompts and each image's number -> images
 
 
 class LayoutError(ValueError):
@@ -37,46 +40,61 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file: one image, or four as a grid of 2 x 2. seeds: as many as there are images in it."""
+    """A file: one image, or four as a grid of 2 x 2. numbers: of the images in it, in the whole."""
 
     file: Path
     prompt: str
-    seeds: tuple[int, ...]
+    numbers: range
 
 
 def write_geneval(
-    prompts: Sequence[GenevalPrompt], draw: Draw, out: Path, *, side: int | None = SIDE, seed: int = 0, batch: int = 32
+    prompts: Sequence[GenevalPrompt],
+    draw: Draw,
+    out: Path,
+    *,
+    about: Mapping[str, Any],
+    side: int | None = SIDE,
+    batch: int = 32,
 ) -> Path:
     """OUT/00000/metadata.jsonl, samples/00000.png to 00003.png and grid.png for each prompt: GenEval's own layout.
 
-    side: px to which images are resized (Pillow's bicubic); None leaves them. Called again, draws what is missing.
-    Raises `LayoutError` if the folder holds images of other prompts or settings.
+    about: what else the images depend on, as JSON has it: seed, weights, options. side: px to which images are resized
+    (Pillow's bicubic); None leaves them. batch: images at a time. Several ranks share the work, and all come back when
+    it is done. Called again, draws what is missing. Raises `LayoutError` if the folder holds images of other prompts or
+    settings.
     """
     texts = [prompt.prompt for prompt in prompts]
     metadata = [prompt.metadata for prompt in prompts]
-    _note(out, {"layout": "geneval", "side": side, "seed": seed}, [texts, metadata])
+    _note(out, {"layout": "geneval", "side": side, **about}, [texts, metadata])
     wanted = [
-        Wanted(out / f"{i:05d}" / "samples" / f"{j:05d}.png", text, (image_seed(seed, i, j),))
+        Wanted(out / f"{i:05d}" / "samples" / f"{j:05d}.png", text, range(i * SAMPLES + j, i * SAMPLES + j + 1))
         for i, text in enumerate(texts)
         for j in range(SAMPLES)
     ]
-    for i, about in enumerate(metadata):
-        _write_text(out / f"{i:05d}" / "metadata.jsonl", json.dumps(about))
     _write(wanted, draw, side, batch, "GenEval")
-    for i in range(len(texts)):
-        if not (grid := out / f"{i:05d}" / "grid.png").is_file():
-            files = [out / f"{i:05d}" / "samples" / f"{j:05d}.png" for j in range(SAMPLES)]
-            _save(_grid(torch.stack([read(file) for file in files])), grid)
+    if ranks.rank() == 0:
+        for i, record in enumerate(metadata):
+            _write_text(out / f"{i:05d}" / "metadata.jsonl", json.dumps(record))
+            if not (grid := out / f"{i:05d}" / "grid.png").is_file():
+                files = [out / f"{i:05d}" / "samples" / f"{j:05d}.png" for j in range(SAMPLES)]
+                _save(_grid(torch.stack([read(file) for file in files])), grid)
+    distributed.together()
     return out
 
 
 def write_dpg(
-    prompts: Mapping[str, str], draw: Draw, out: Path, *, side: int | None = SIDE, seed: int = 0, batch: int = 32
+    prompts: Mapping[str, str],
+    draw: Draw,
+    out: Path,
+    *,
+    about: Mapping[str, Any],
+    side: int | None = SIDE,
+    batch: int = 32,
 ) -> Path:
     """OUT/KEY.png for each prompt: four images of `side` px as a grid of 2 x 2, row by row. Otherwise as above."""
-    _note(out, {"layout": "dpg", "side": side, "seed": seed}, [list(prompts.items())])
+    _note(out, {"layout": "dpg", "side": side, **about}, [list(prompts.items())])
     wanted = [
-        Wanted(out / f"{_name(key)}.png", text, tuple(image_seed(seed, i, j) for j in range(SAMPLES)))
+        Wanted(out / f"{_name(key)}.png", text, range(i * SAMPLES, (i + 1) * SAMPLES))
         for i, (key, text) in enumerate(prompts.items())
     ]
     _write(wanted, draw, side, batch, "DPG-Bench")
@@ -84,31 +102,38 @@ def write_dpg(
 
 
 def write_flat(
-    captions: Sequence[Caption], draw: Draw, out: Path, *, side: int | None = None, seed: int = 0, batch: int = 32
+    captions: Sequence[Caption],
+    draw: Draw,
+    out: Path,
+    *,
+    about: Mapping[str, Any],
+    side: int | None = None,
+    batch: int = 32,
 ) -> Path:
     """OUT/KEY.png, an image a caption, for COCO and GPIC. Otherwise as above."""
-    _note(out, {"layout": "flat", "side": side, "seed": seed}, [[c.key, c.text] for c in captions])
-    wanted = [Wanted(out / f"{_name(c.key)}.png", c.text, (image_seed(seed, i, 0),)) for i, c in enumerate(captions)]
+    _note(out, {"layout": "flat", "side": side, **about}, [[c.key, c.text] for c in captions])
+    wanted = [Wanted(out / f"{_name(c.key)}.png", c.text, range(i, i + 1)) for i, c in enumerate(captions)]
     _write(wanted, draw, side, batch, "images")
     return out
 
 
-def image_seed(seed: int, prompt: int, sample: int) -> int:
-    """32 bits, unrelated between images and between seeds."""
-    return int(np.random.SeedSequence([seed, prompt, sample]).generate_state(1)[0])
-
-
 def _write(wanted: Sequence[Wanted], draw: Draw, side: int | None, batch: int, what: str) -> None:
-    missing = [one for one in wanted if not one.file.is_file()]
-    with bars() as bar:
-        task = bar.add_task(what, total=len(wanted), completed=len(wanted) - len(missing), note="")
-        step = max(1, batch // len(wanted[0].seeds)) if wanted else 1
-        for some in (missing[i : i + step] for i in range(0, len(missing), step)):
-            images = draw([one.prompt for one in some for _ in one.seeds], [seed for one in some for seed in one.seeds])
-            images = images.cpu() if side is None else pil_resize(images, (side, side)).cpu()
-            for one, parts in zip(some, images.split([len(one.seeds) for one in some]), strict=True):
-                _save(_grid(parts) if len(parts) > 1 else parts[0], one.file)
-            bar.advance(task, len(some))
+    """Batches are told off by what is wanted, and not by what is missing, which changes under the other ranks."""
+    step = max(1, batch // len(wanted[0].numbers)) if wanted else 1
+    mine = [wanted[i : i + step] for i in range(ranks.rank() * step, len(wanted), ranks.size() * step)]
+    with bars() if ranks.rank() == 0 else nullcontext() as bar:
+        task = bar.add_task(what, total=sum(map(len, mine)), note="") if bar else None
+        for batch_of in mine:
+            if some := [one for one in batch_of if not one.file.is_file()]:
+                images = draw(
+                    [one.prompt for one in some for _ in one.numbers], [i for one in some for i in one.numbers]
+                )
+                images = images.cpu() if side is None else pil_resize(images, (side, side)).cpu()
+                for one, parts in zip(some, images.split([len(one.numbers) for one in some]), strict=True):
+                    _save(_grid(parts) if len(parts) > 1 else parts[0], one.file)
+            if bar and task is not None:
+                bar.advance(task, len(batch_of))
+    distributed.together()
 
 
 def _grid(images: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "3 h w"]:
@@ -184,17 +209,24 @@ def _save(image: UInt8[Tensor, "3 H W"], file: Path) -> None:
 
 
 def _note(out: Path, settings: dict[str, Any], drawn_from: list[Any]) -> None:
-    """Writes what is about to be drawn, or checks that it is what was drawn before."""
-    settings = settings | {"prompts": hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()}
+    """Rank 0 writes what is about to be drawn, or checks that it is what was drawn before; then the others go on."""
+    if ranks.rank() == 0:
+        digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
+        _settle(out, json.loads(json.dumps(settings | {"prompts": digest})))
+    distributed.together()
+
+
+def _settle(out: Path, settings: dict[str, Any]) -> None:
     note = out.with_name(f"{out.name}.json")
     if note.is_file() and out.is_dir():
         try:
-            before = json.loads(note.read_text())
-        except ValueError:
+            before = dict(json.loads(note.read_text()))
+        except (ValueError, TypeError):
             before = {}
-        if before != settings:
-            differ = ", ".join(key for key in settings if before.get(key) != settings[key])
-            raise LayoutError(f"{out} holds images of other settings ({differ}): give another folder, or delete it.")
+        if differ := [key for key in {**before, **settings} if before.get(key) != settings.get(key)]:
+            raise LayoutError(
+                f"{out} holds images of other settings ({', '.join(differ)}): give another folder, or delete it."
+            )
     elif out.is_dir() and any(out.iterdir()):
         raise LayoutError(
             f"{out} is not empty, and {note.name} beside it does not say what is in it: give another folder."

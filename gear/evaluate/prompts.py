@@ -1,6 +1,7 @@
 """The prompt files of GenEval and DPG-Bench, as their authors publish them."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def geneval(path: Path, rewritten: Path | None = None) -> list[GenevalPrompt]:
     rewritten: the longer prompts that a language model has made of them, in the same order, for the paper's GenEval
     "long": JSON lines with a "prompt", or text, one a line. What is judged stays. Raises `PromptError`.
     """
-    found = [checked(record, f"{path}, line {i}") for i, record in _json_lines(path)]
+    found = [checked(record, f"{path}, line {i}") for i, record in json_lines(path)]
     if not found:
         raise PromptError(f"{path} is empty; GenEval's evaluation_metadata.jsonl has 553 lines.")
     if rewritten is None:
@@ -90,9 +91,7 @@ def dpg(folder: Path) -> dict[str, str]:
     """A folder of KEY.txt, a prompt each (DPG-Bench has 1065), sorted by key. Raises `PromptError`."""
     if not folder.is_dir():
         raise PromptError(f"{folder} is no folder; DPG-Bench's prompts are a folder of .txt files, one a prompt.")
-    prompts = {
-        path.stem: path.read_text(encoding="utf-8", errors="replace").strip() for path in sorted(folder.glob("*.txt"))
-    }
+    prompts = {path.stem: read(path).strip() for path in sorted(folder.glob("*.txt"))}
     if not prompts:
         raise PromptError(f"{folder} has no .txt files; DPG-Bench's prompts are a folder of them, one a prompt.")
     if empty := [key for key, text in prompts.items() if not text]:
@@ -170,15 +169,15 @@ def _position(value: Any, number: int) -> bool:
 
 def _rewritten(path: Path) -> list[str]:
     if path.suffix in (".jsonl", ".json"):
-        records = [record for _, record in _json_lines(path)]
+        records = [record for _, record in json_lines(path)]
         if not all(isinstance(record, dict) and isinstance(record.get("prompt"), str) for record in records):
             raise PromptError(f'every line of {path} must be an object with a "prompt".')
         return [record["prompt"] for record in records]
-    with _opened(path) as file:
-        return [line.strip() for line in file if line.strip()]
+    return [line.strip() for line in read(path).splitlines() if line.strip()]
 
 
-def _json_lines(path: Path) -> Iterable[tuple[int, Any]]:
+def json_lines(path: Path) -> Iterable[tuple[int, Any]]:
+    """(line from 1, what it holds). Raises `PromptError` for a line that is no JSON."""
     with _opened(path) as file:
         for i, line in enumerate(file, 1):
             if not line.strip():
@@ -191,8 +190,17 @@ def _json_lines(path: Path) -> Iterable[tuple[int, Any]]:
                 ) from error
 
 
-def _opened(path: Path) -> Any:
+def read(path: Path) -> str:
+    """A file of text, without the mark some begin with. Raises `PromptError` for one that is not UTF-8: where."""
     try:
-        return path.open(encoding="utf-8-sig", errors="replace", newline="")
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise PromptError(f"{path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        line, byte = error.object[: error.start].count(b"\n") + 1, error.object[error.start]
+        raise PromptError(f"{path}, line {line} is not UTF-8 (byte 0x{byte:02x}): save the file as UTF-8.") from None
+
+
+def _opened(path: Path) -> io.StringIO:
+    return io.StringIO(read(path), newline="")

@@ -87,7 +87,7 @@ def test_geneval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         wanted("colors", "a photo of a red cup", **{"class": "cup", "color": "red"}),
         wanted("colors", "a photo of a blue cup", **{"class": "cup", "color": "blue"}),
     ]
-    folder = layouts.write_geneval(prompts, draw, tmp_path / "g", side=16)
+    folder = layouts.write_geneval(prompts, draw, tmp_path / "g", about={}, side=16)
     args = (evaluate_geneval.geneval, folder, "--out", tmp_path / "o")
     command(*args)
     found = results.read(tmp_path / "o")
@@ -116,7 +116,7 @@ c,1,0,global - (photo),Is it a photo?
 
 def test_dpg(tmp_path: Path) -> None:
     """Two of the four images of prompt a are dogs: they are told to be, but its parent says no."""
-    folder = layouts.write_dpg({"a": "a cat", "b": "a cup"}, draw, tmp_path / "d", side=16)
+    folder = layouts.write_dpg({"a": "a cat", "b": "a cup"}, draw, tmp_path / "d", about={}, side=16)
     (tmp_path / "q.csv").write_text(QUESTIONS)
     args = (evaluate_dpg.dpg, folder, "--questions", tmp_path / "q.csv", "--out", tmp_path / "o")
     command(*args)

@@ -99,7 +99,7 @@ def test_what_a_benchmark_does_not_say_is_asked_for(tmp_path: Path, capsys: pyte
     called("3", folder, evaluated(tmp_path / "b", None, "dpg", "overall", cfg_scale=None))
     said = capsys.readouterr().out
     assert "is not shown: its prompts are not said. The table has CFG 1 and 16; prompts short and long" in said
-    assert "--cfg-scale 16 --prompts short` makes a fitting one." in said
+    assert "--cfg-scale 16 --prompt-set short` makes a fitting one." in said
     assert "b: dpg, n = 1,000 against imagenet.npz, is not shown: its scale of guidance is not said." in said
 
 

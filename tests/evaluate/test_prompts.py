@@ -193,3 +193,24 @@ def test_what_are_no_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "g.parquet").write_bytes(b"PAR1")
     with pytest.raises(PromptError, match="pip install pyarrow"):
         captions(tmp_path / "g.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json"])
+def test_a_file_that_is_not_utf8(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes('{"caption": "a cat"}\n{"caption": "a café"}\n'.encode("latin-1"))
+    with pytest.raises(PromptError, match=r"line 2 is not UTF-8 \(byte 0xe9\): save the file as UTF-8"):
+        captions(tmp_path / name)
+    with pytest.raises(PromptError, match="line 2 is not UTF-8"):
+        geneval(tmp_path / name)
+
+
+def test_a_prompt_of_dpg_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "k.txt").write_bytes(b"a caf\xe9")
+    with pytest.raises(PromptError, match=r"k\.txt, line 1 is not UTF-8"):
+        dpg(tmp_path)
+
+
+def test_a_line_of_captions_that_is_no_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"caption": "a"}\n{\n')
+    with pytest.raises(PromptError, match=r"a\.jsonl, line 2 is no JSON"):
+        captions(tmp_path / "a.jsonl")
