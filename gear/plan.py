@@ -2,7 +2,9 @@
 
 The step runs on tensors that have a shape but no contents (torch's FakeTensorMode), with torch's own counter of
 floating-point operations and a count of the bytes that are alive. So there is no formula that could differ from the
-code. Matrix products, convolutions and attention are counted; of a step on a GPU they are nearly all.
+code. Matrix products, convolutions and attention are counted; of a step on a GPU they are nearly all. A text encoder
+alone is not run: it is 2 operations for each token and each number of its matrices, its attention left out, and counted
+for every caption, though few captions are encoded once and kept.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +21,10 @@ from gear.config import Config, ConfigError, Frozen, Gear, Warmup, grid
 from gear.config_check import check
 from gear.counting import Alive, Flops, counter, shapes_only
 from gear.data.shards import INDEX, Shards
+from gear.prompts import Prompts
 from gear.step import Batch, Encoded
 from gear.targets import Target
+from gear.text.sizes import Size, size
 from gear.train.loop import part_of
 from gear.update import Trained
 
@@ -48,7 +52,7 @@ class Held:
 class Plan:
     """
     rows: images a step on each GPU. tokens: hard indices a step, over all GPUs. steps: of the whole run.
-    parameters: of each part.
+    parameters: of each part; the projectors, which no sample needs, apart from the generator.
     flops: of a step over all GPUs, by part.
     held: on each GPU, all the time.
     peak: the most bytes alive in a step, `held` included, the rest being gradients and what the backward pass needs of
@@ -81,7 +85,8 @@ def plan(config: Config, world: int = 1) -> Plan:
 
     Of `data.codes` only the index is read, for whether the targets' features are stored and no target runs; codes that
     are not there yet are taken to have them. Raises `ConfigError` for an impossible configuration, or if `world` does
-    not divide the batch, `DataError` for codes that are not whole, and what `build.require` raises for targets.
+    not divide the batch, `DataError` for codes that are not whole, what `build.require` raises for targets, and
+    `TextError` for a text encoder whose configuration is not to be had.
     """
     check(config)
     if world < 1 or config.batch % (world * config.engine.accumulate):
@@ -91,6 +96,7 @@ def plan(config: Config, world: int = 1) -> Plan:
     made, codes = build.unloaded_targets(config), _codes(config)
     dims = {target.name: target.channels for target in made}
     classes = KNOWN.get(config.data.path, CLASSES) if codes is None else len(codes.about["classes"])
+    text = None if config.data.codes is not None else _text(config)
     if config.data.codes is not None and (codes is None or features_stored(config, codes)):
         made = ()
     with shapes_only():
@@ -112,6 +118,11 @@ def plan(config: Config, world: int = 1) -> Plan:
             whole = _sharded(whole, world, config)
         parameters = whole.parameters | {target.name: _count(target) for target in targets}
         looking_on = sum(map(_bytes, targets))
+    if text is not None:
+        read = 2 * text.size.matrices * rows * text.tokens
+        flops["text"] = Flops(read, 0) if config.precision == "bfloat16" else Flops(0, read)
+        parameters[text.encoder] = text.size.parameters
+        looking_on += 4 * text.size.parameters
     return Plan(
         world=world,
         rows=rows,
@@ -135,7 +146,7 @@ class _Counted:
 def _sharded(one: _Counted, world: int, config: Config) -> _Counted:
     """With the generator, its average, moments and gradients spread over the GPUs. What GEAR's soft branch gathers, up
     to the tap, is together on each meanwhile; the block that is gathered for its turn is not counted."""
-    whole = 4 * one.parameters["generator"]
+    whole = 4 * (one.parameters["generator"] + one.parameters.get("projectors", 0))
     saved, held = whole - whole // world, one.held
     gathered = (
         whole * config.generator.aligned_block // config.generator.layers if isinstance(config.stage, Gear) else 0
@@ -154,7 +165,10 @@ def _codes(config: Config) -> Shards | None:
 
 def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSES) -> _Counted:
     """dims: channels of each target."""
-    training = build.training(config, config.generator.classes or classes, dims, torch.device("cpu"), loaded=False)
+    text = _text(config)
+    classes = config.generator.classes or (classes if text is None else 0)
+    null = None if text is None else torch.empty(1, text.size.width)
+    training = build.training(config, classes, dims, torch.device("cpu"), null=null, loaded=False)
     batch, parts, flops = _batch(config, rows, dims), config.engine.accumulate, Flops(0, 0)
     for group in training.groups:
         _make_moments(group)
@@ -165,6 +179,10 @@ def _step(config: Config, dims: dict[str, int], rows: int, classes: int = CLASSE
                 training.step(part_of(batch, i, parts))
             flops += operations.counted() * (1 if i else max(1, parts - 1))
     parameters = {group.name: _count(group.module) for group in training.groups}
+    if dims and "generator" in parameters:
+        (net,) = (group.module for group in training.groups if group.name == "generator")
+        parameters["projectors"] = _count(net.projectors)
+        parameters["generator"] -= parameters["projectors"]
     return _Counted(flops, _held(training, batch), alive.peak, parameters)
 
 
@@ -195,8 +213,26 @@ def _contentless(target: Target) -> Target:
     return target
 
 
+@dataclass(frozen=True)
+class _Text:
+    encoder: str
+    tokens: int
+    size: Size
+
+
+def _text(config: Config) -> _Text | None:
+    """What reads captions, where they are the condition."""
+    text = config.generator.text
+    if text is None or not build.captioned(config):
+        return None
+    return _Text(text.encoder, text.tokens, size(text.encoder))
+
+
 def _batch(config: Config, rows: int, dims: dict[str, int]) -> Batch | Encoded:
     c, tokens = torch.zeros(rows, dtype=torch.long), grid(config) ** 2
+    if (text := _text(config)) is not None:
+        states = torch.empty(rows, text.tokens, text.size.width, dtype=torch.float16)
+        c = Prompts(states, torch.ones(rows, text.tokens, dtype=torch.bool))
     f = {name: torch.empty(rows, tokens, width) for name, width in dims.items()}
     if config.data.codes is not None:
         return Encoded(torch.zeros(rows, tokens, dtype=torch.long), c, f)

@@ -21,12 +21,16 @@ from gear.config import (
     Naive,
     Stage,
     Target,
+    Text,
     Warmup,
     grid,
 )
 from gear.data import builtin, cifar10
 from gear.data.shards import Shape, ShardWriter
 from gear.planning import _fitting, _time, lines
+from gear.prompts import Prompts
+from gear.recipes import RECIPES
+from gear.step import Batch
 from gear.update import frozen
 
 CPU = torch.device("cpu")
@@ -51,10 +55,49 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
         training.step(batch)
     assert counted.flops.get("targets", plan.Flops(0, 0)) + counter.counted() == counted.step
     for group in training.groups:
-        assert counted.parameters[group.name] == sum(p.numel() for p in group.module.parameters())
+        own = {"generator": counted.parameters.get("projectors", 0)}.get(group.name, 0)
+        assert counted.parameters[group.name] + own == sum(p.numel() for p in group.module.parameters())
     encoder = 4 * 692_688 + 12 if fed.dims else 0  # EfficientNet-Lite0 up to the map, which the kept features leave out
     assert counted.held.total == pytest.approx(alive.at_first + encoder, rel=0.02)
     assert counted.peak == pytest.approx(alive.peak + encoder, rel=0.05)
+
+
+@pytest.mark.parametrize(("stage", "padding"), [(Gear(), "left"), (Frozen(), "right")], ids=["Gear", "Frozen"])
+def test_captions_are_counted_as_the_step_reads_them(tiny: Config, trained, stage: Stage, padding) -> None:
+    classes = started(tiny, stage, trained)
+    text = Text("minilm", tokens=5, padding=padding)
+    config = replace(classes, generator=replace(tiny.generator, classes=None, text=text))
+    counted, fed = plan.plan(config), run.supply(classes, None, CPU)
+    training = build.training(config, 0, fed.dims, CPU, null=torch.zeros(1, 384))
+    batch = fed.batches(0)
+    assert isinstance(batch, Batch)
+    valid = torch.ones(config.batch, 5, dtype=torch.bool)
+    batch = replace(batch, c=Prompts(torch.randn(config.batch, 5, 384).half(), valid))
+    training.step(batch)
+    alive = counting.Alive(plan._kept(training, batch))
+    with counting.counter() as counter, alive:
+        training.step(batch)
+    others = counted.flops["targets"] + counted.flops["text"]
+    assert others + counter.counted() == counted.step
+    assert counted.flops["text"] == plan.Flops(0, 2 * 10_616_832 * 5 * config.batch)
+    encoders = 4 * (692_688 + 22_713_216)
+    assert counted.held.total == pytest.approx(alive.at_first + encoders, rel=0.02)
+    assert counted.peak == pytest.approx(alive.peak + encoders, rel=0.05)
+    warm = plan.plan(replace(config, stage=Warmup(), tokenizer=replace(config.tokenizer, init=None)))
+    assert "text" not in warm.flops  # which reads no captions
+
+
+def test_the_text_to_image_generator_of_the_paper() -> None:
+    """LlamaGen-1B with a third of its blocks in two streams, on a batch for a GPU of 80 GB."""
+    counted = plan.plan(replace(RECIPES["table02-gear-390k"](), batch=16))
+    shown = dict(lines(counted, 989.0, 67.0, 0.4))
+    assert shown["parameters, generator"] == "1,047,659,040"
+    assert shown["parameters, projectors"] == f"{1440 * 2048 + 2048**2 + 2 * 2048 + 2048 * 768 + 768:,}"
+    assert counted.flops["text"].total == 2 * 1_409_286_144 * 300 * 16
+    blocks = 895_900_320 + 99_550_080 - 36 * 3 * 1440  # both streams, in matrices; norms are counted with them
+    rows = 300 + 255
+    least = 2 * 3 * 16 * rows * (895_900_320 - 36 * 2 * 1440)  # each row, forward and twice backward
+    assert least < counted.flops["generator"].total < 1.35 * 2 * 3 * 16 * rows * blocks
 
 
 def test_what_frozen_keeps_has_no_memory() -> None:
@@ -147,14 +190,14 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(stage=Frozen(), tokenizer=tokenizer, generator=SIZES["B"], data=Data(path="nowhere"), batch=2)
     counted = plan.plan(config)
     assert counted.parameters["tokenizer"] == 115_094_033
-    assert counted.parameters["generator"] == 110_888_448 + 7_344_896  # and the projector
+    assert (counted.parameters["generator"], counted.parameters["projectors"]) == (110_888_448, 7_344_896)
     assert counted.parameters["dinov2-b"] == pytest.approx(86.6e6, rel=1e-3)
     matrices = 110_888_448 - 1001 * 768 - 16384 * 768  # embeddings are looked up
     assert counted.flops["generator"].total > 6 * matrices * counted.tokens
     assert counted.flops["generator"].total < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
     shown = dict(lines(counted, 989.0, 67.0, 0.4))
     assert shown["parameters, tokenizer"] == "115,094,033"
-    moving, held = counted.parameters["generator"], counted.held
+    moving, held = 110_888_448 + 7_344_896, counted.held
     assert held.optimizer == 2 * 4 * moving
     assert held.moving == pytest.approx(4 * moving, rel=0.01)  # and the rotary tables
     assert held.averages == held.moving + 8  # and how many there were
@@ -193,7 +236,7 @@ def test_engines_change_memory_and_not_the_work(tiny: Config) -> None:
     assert parts.peak < plain.peak
     assert again.peak < plain.peak
     assert again.step.total > plain.step.total
-    half = 2 * plain.parameters["generator"]
+    half = 2 * (plain.parameters["generator"] + plain.parameters["projectors"])
     assert plain.held.optimizer - sharded.held.optimizer == 2 * half
     assert plain.held.averages - sharded.held.averages == half
     with pytest.raises(ConfigError, match=r"batch = 8 must be a multiple of 2 GPUs times engine\.accumulate = 8"):

@@ -19,7 +19,7 @@ from gear.recipes.registry import DEMO, GPIC, Pictured, Prompted, recipe, row
 
 EPOCH = 390_625  # steps of 256 images for 100 million
 WARMUP, JOINT = "runs/warmup-vq", "runs/gear-xl"  # whose tokenizer
-OWN_BATCH = 32  # of size B with 77 tokens of text at 256 px, in 24 GB
+OWN_BATCH = 48  # of size B with 77 tokens of text at 256 px, in 24 GB
 
 
 def frozen(tokenizer: str, steps: int = EPOCH, cfg_scale: float = 1.75) -> Config:
