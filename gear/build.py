@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from gear import config as cfg
-from gear import ranks, sources, weights
+from gear import ranks, sources, text, weights
 from gear import step as steps
 from gear.assignment import Assignment
 from gear.config import Config, ConfigError, grid
@@ -26,6 +26,7 @@ from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
+from gear.train.reader import Reader
 from gear.update import Trained, averaged, shard
 
 
@@ -71,6 +72,8 @@ def require(config: Config) -> None:
             sources.find(chosen.name)
     if not isinstance(config.stage, cfg.Frozen) and loss.perceptual > 0:
         weights.path(f"lpips-{loss.perceptual_trunk}")
+    if captioned(config) and config.generator.text is not None:
+        text.require(config.generator.text)
     if config.tokenizer.init is not None:
         fits_tokenizer(sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema")), config)
     if config.generator.init is not None and not isinstance(config.stage, cfg.Warmup):
@@ -86,7 +89,10 @@ def weights_used(config: Config) -> dict[str, str]:
     if not isinstance(config.stage, cfg.Frozen) and config.tokenizer.loss.perceptual > 0:
         trunk = f"lpips-{config.tokenizer.loss.perceptual_trunk}"
         used[trunk] = weights.path(trunk)
-    return {name: sha256(path) for name, path in used.items()}
+    hashes = {name: sha256(path) for name, path in used.items()}
+    if captioned(config) and config.generator.text is not None:
+        hashes["generator.text.encoder"] = text.digests(config.generator.text)
+    return hashes
 
 
 def aligned(config: Config) -> bool:
@@ -139,22 +145,54 @@ def trained_tokenizer(config: Config) -> Tokenizer:
     return net.eval().requires_grad_(False)
 
 
-def generator(config: Config, classes: int, target_dims: dict[str, int]) -> Generator:
-    size, side = config.tokenizer.quantizer.codebook_size, grid(config)
-    return Generator(config.generator, codebook_size=size, classes=classes, grid=(side, side), target_dims=target_dims)
+def generator(
+    config: Config, classes: int, target_dims: dict[str, int], null: Float[Tensor, "1 C"] | None = None
+) -> Generator:
+    """null: what the text encoder says of no text, where captions take the place of classes."""
+    net = Generator(
+        config.generator,
+        codebook_size=config.tokenizer.quantizer.codebook_size,
+        classes=classes,
+        grid=(grid(config), grid(config)),
+        target_dims=target_dims,
+        text_width=None if null is None else null.shape[1],
+    )
+    if null is not None:
+        net.cls_embedding.null.copy_(null)
+    return net
+
+
+def reader(config: Config, on: torch.device, captions: int | None) -> Reader | None:
+    """Of the captions that the generator is to draw, `captions` different ones at most; None where it draws classes, or
+    there is no generator. Raises `gear.text.TextError`."""
+    if not captioned(config):
+        return None
+    assert config.generator.text is not None
+    return Reader(text.load(config.generator.text, on, config.precision), captions)
+
+
+def captioned(config: Config) -> bool:
+    """Whether captions are read: not in a warm-up."""
+    return config.generator.text is not None and not isinstance(config.stage, cfg.Warmup)
 
 
 def training(
-    config: Config, classes: int, target_dims: dict[str, int], on: torch.device, *, loaded: bool = True
+    config: Config,
+    classes: int,
+    target_dims: dict[str, int],
+    on: torch.device,
+    *,
+    null: Float[Tensor, "1 C"] | None = None,
+    loaded: bool = True,
 ) -> Training:
     """Every module of the stage, initialised by the run's seed and the `init` fields, with its optimiser and average.
 
-    Not `loaded`, nothing is read from any file: what `gear plan` counts on.
+    null: as of `generator`. Not `loaded`, nothing is read from any file: what `gear plan` counts on.
     """
     torch.manual_seed(config.seed)
     learner = _learner(config, on, loaded)
     fixed = () if learner.perceptual is None else (learner.perceptual,)
-    ar = None if isinstance(config.stage, cfg.Warmup) else _generator(config, classes, target_dims, on, loaded)
+    ar = None if isinstance(config.stage, cfg.Warmup) else _generator(config, classes, target_dims, null, on, loaded)
     groups = (*_moving(learner), *(() if ar is None else (ar,)))
     return Training(groups, _step(config, learner, ar), fixed)
 
@@ -206,8 +244,15 @@ def _learner(config: Config, on: torch.device, loaded: bool) -> Learner:
     )
 
 
-def _generator(config: Config, classes: int, target_dims: dict[str, int], on: torch.device, loaded: bool) -> Trained:
-    o, net = config.optimizer, generator(config, classes, target_dims)
+def _generator(
+    config: Config,
+    classes: int,
+    target_dims: dict[str, int],
+    null: Float[Tensor, "1 C"] | None,
+    on: torch.device,
+    loaded: bool,
+) -> Trained:
+    o, net = config.optimizer, generator(config, classes, target_dims, null)
     if config.generator.init is not None and loaded:
         checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
         fits_generator(checkpoint, config)
@@ -295,7 +340,8 @@ def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
 
     def shape(c: Config) -> Config:
         g = c.generator
-        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, class_rotary=g.class_rotary)
+        how = {"class_rotary": g.class_rotary} if g.text is None else {"text": dataclasses.replace(g.text, drop=0.0)}
+        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, **how)
         return dataclasses.replace(Config(), generator=only)
 
     _require_same(shape(checkpoint.config), shape(config), checkpoint, "generator")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from gear import build, sources
-from gear.config import Config, ConfigError
+from gear.config import Config, ConfigError, flips
 from gear.data import Images
 from gear.data.crop import Cropping
-from gear.data.folder import Listing
+from gear.data.listing import Listing
+from gear.data.mixture import Mixture
 from gear.data.shards import Shards
 from gear.provenance import names_digest
 from gear.store.packages import sha256
@@ -24,7 +25,8 @@ def about(config: Config, train: Images | Listing) -> dict[str, Any]:
     """What the codes of `train` depend on, for their index."""
     targets = {t.name: asdict(t) for t in build.chosen_targets(config)}
     seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
-    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen}
+    sets = {} if train.mixture is None else {"sizes": list(train.mixture.sizes)}
+    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen, **sets}
 
 
 def opened(config: Config) -> Shards:
@@ -32,7 +34,7 @@ def opened(config: Config) -> Shards:
     assert config.data.codes is not None
     shards = Shards(Path(config.data.codes))
     _same(config, shards, _settings(config))
-    if config.data.flip and shards.shape.flips == 1:
+    if flips(config) and shards.shape.flips == 1:
         raise ConfigError(f"{config.data.codes} holds no flipped images: set data.flip to False, or encode again.")
     stored = shards.about["targets"]
     for target in build.chosen_targets(config):
@@ -52,8 +54,16 @@ def opened(config: Config) -> Shards:
 
 
 def features_stored(config: Config, shards: Shards) -> bool:
-    """Whether no image is needed any more."""
-    return all(t.name in shards.shape.features for t in build.chosen_targets(config))
+    """Whether neither an image nor a caption is needed any more."""
+    seen = all(t.name in shards.shape.features for t in build.chosen_targets(config))
+    return seen and (not build.captioned(config) or shards.shape.texts is not None)
+
+
+def mixture(config: Config, shards: Shards) -> Mixture | None:
+    """Of which sets the stored images are, each with the weight that `config` gives it now."""
+    if not config.data.mixture:
+        return None
+    return Mixture(tuple(shards.about["sizes"]), (1.0, *(part.weight for part in config.data.mixture)))
 
 
 def require_same_files(config: Config, shards: Shards, train: Images | Listing) -> None:
@@ -64,7 +74,9 @@ def require_same_files(config: Config, shards: Shards, train: Images | Listing) 
 def _settings(config: Config) -> dict[str, Any]:
     assert config.tokenizer.init is not None
     weights = sha256(sources.file_of(config.tokenizer.init))
-    return {"path": config.data.path, "holdout": config.data.holdout, **asdict(cropping(config)), "tokenizer": weights}
+    d = config.data
+    parts = {"mixture": [part.path for part in d.mixture]} if d.mixture else {}
+    return {"path": d.path, "holdout": d.holdout, **asdict(cropping(config)), "tokenizer": weights} | parts
 
 
 def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:

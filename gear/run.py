@@ -4,23 +4,24 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from rich.console import Console
 from torch import Tensor
 
-from gear import build, codes, data, provenance, ranks, sources
-from gear.config import NAMED, Config, ConfigError, grid
+from gear import build, codes, data, provenance, ranks, sources, text
+from gear.config import NAMED, Config, ConfigError, flips, grid
 from gear.config_check import check
 from gear.config_json import differences, plain, read, to_json
 from gear.data import Images
 from gear.data.crop import Cropping
-from gear.data.folder import Listing, scan
+from gear.data.folder import scan
+from gear.data.listing import Listing
 from gear.data.images import Split
 from gear.data.streaming import Stream, in_order
 from gear.generator import Generator
@@ -28,11 +29,13 @@ from gear.sharing import no_larger_than
 from gear.step import Batch, Encoded, Step
 from gear.store.whole import replacing
 from gear.targets import Target
+from gear.text import TextEncoder
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import distributed, state, stopping, track
 from gear.train.batches import Batches, Features, Stored, Streamed
 from gear.train.lock import locked
 from gear.train.loop import fit
+from gear.train.reader import Reader
 from gear.train.stopping import Interrupted
 from gear.update import Trained
 from gear.watching import Watcher
@@ -48,34 +51,38 @@ TUNABLE = (  # a run may go on with others: what was done stays the same, up to 
 class Prepared:
     """Images and their target encoders, which several runs on the same data can share.
 
-    train, held_out: prepared images, or the files that are decoded at each visit. features: of prepared images.
+    train, held_out: prepared images, or the files that are decoded at each visit. features: of prepared images. reader:
+    of captions, where they are the condition.
     """
 
     train: Images | Listing
     held_out: Images | Listing
     targets: tuple[Target, ...]
     features: Mapping[str, Features]
+    reader: Reader | None = None
 
 
 def prepare(config: Config, on: torch.device) -> Prepared:
     """Loads what may fail late: the targets' weights, which are quickly seen to be right or wrong, then images."""
-    d, side = config.data, (grid(config), grid(config))
+    d, side, captioned = config.data, (grid(config), grid(config)), build.captioned(config)
     if d.crop == "random":
-        files = scan(Path(d.path), d.classes).split(d.holdout)
-        targets = build.targets(config, lambda: _some(files.train, config), on)
-        return Prepared(files.train, files.held_out, targets, {})
+        files = scan(Path(d.path), d.classes, captioned=captioned).split(d.holdout)
+        targets, reader = build.targets(config, lambda: _some(files.train, config), on), build.reader(config, on, None)
+        return Prepared(files.train, files.held_out, targets, {}, reader)
 
     @cache
     def images() -> Split[Images]:
-        return data.load(d.path, d.resolution, interpolation=d.interpolation, classes=d.classes).split(d.holdout)
+        options = {"interpolation": d.interpolation, "classes": d.classes, "captioned": captioned}
+        return data.load(d.path, d.resolution, **options).split(d.holdout)
 
     def some() -> UInt8[Tensor, "M 3 H W"]:
         pixels = images().train.pixels
         return torch.from_numpy(np.ascontiguousarray(pixels[:: max(1, len(pixels) // SOME)]))
 
-    targets, train = build.targets(config, some, on), images().train
-    features = {t.name: Features(t, len(train), side, on, d.flip, config.precision) for t in targets}
-    return Prepared(train, images().held_out, targets, features)
+    targets, train, held_out = build.targets(config, some, on), images().train, images().held_out
+    features = {t.name: Features(t, len(train), side, on, flips(config), config.precision) for t in targets}
+    texts = {text for part in (train, held_out) for several in part.captions or () for text in several}
+    return Prepared(train, held_out, targets, features, build.reader(config, on, len(texts)))
 
 
 def _some(files: Listing, config: Config) -> UInt8[Tensor, "M 3 H W"]:
@@ -96,6 +103,8 @@ class Supply:
     left_out: str
     record: dict[str, Any]
     images: Split[Images | Listing] | None  # where no codes take their place
+    reader: Reader | None = None
+    null: Float[Tensor, "1 C"] | None = None  # the unconditional input, where captions are the condition
 
 
 def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Supply:
@@ -103,29 +112,35 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
     if config.data.codes is None:
         p = prepared or prepare(config, on)
         return _from_images(config, p, _live(config, p, on))
-    shards, c = codes.opened(config), config
+    shards, c, captioned = codes.opened(config), config, build.captioned(config)
+    mixture = codes.mixture(config, shards)
     if not codes.features_stored(config, shards):
         p = prepared or prepare(config, on)
         codes.require_same_files(config, shards, p.train)
-        return _from_images(config, p, Stored(shards, c.batch, c.seed, c.data.flip, (), _live(config, p, on), on))
+        live = _live(config, p, on)
+        stored = Stored(shards, c.batch, c.seed, flips(c), (), live, on, captioned, mixture)
+        return _from_images(config, p, stored)
     dims = {t.name: shards.shape.features[t.name] for t in build.chosen_targets(config)}
-    batches = Stored(shards, c.batch, c.seed, c.data.flip, dims, None, on)
-    return Supply(tuple(shards.about["classes"]), dims, batches, "", provenance.of_codes(shards), None)
+    batches = Stored(shards, c.batch, c.seed, flips(c), dims, None, on, captioned, mixture)
+    null = torch.tensor(shards.about["null"]) if captioned else None
+    classes = () if captioned else tuple(shards.about["classes"])
+    return Supply(classes, dims, batches, "", provenance.of_codes(shards), None, None, null)
 
 
 def _from_images(config: Config, p: Prepared, batches: Callable[[int], Batch | Encoded]) -> Supply:
     dims, images = {t.name: t.channels for t in p.targets}, Split(p.train, p.held_out)
     record = provenance.of_images(images)
-    return Supply(p.train.classes, dims, batches, p.train.report(), record, images)
+    classes, null = (p.train.classes, None) if p.reader is None else ((), p.reader.null.cpu())
+    return Supply(classes, dims, batches, p.train.report(), record, images, p.reader, null)
 
 
 def _live(config: Config, p: Prepared, on: torch.device) -> Callable[[int], Batch]:
     d, side = config.data, (grid(config), grid(config))
     if isinstance(p.train, Images):
-        return Batches(p.train, p.features, config.batch, config.seed, d.flip, on)
+        return Batches(p.train, p.features, config.batch, config.seed, flips(config), on, p.reader)
     size, pin = codes.cropping(config), on.type == "cuda"
-    stream = Stream(p.train, size, config.batch, config.seed, flip=d.flip, workers=d.workers, pin=pin)
-    return Streamed(stream, p.targets, side, on, config.precision)
+    stream = Stream(p.train, size, config.batch, config.seed, flip=flips(config), workers=d.workers, pin=pin)
+    return Streamed(stream, p.targets, side, on, config.precision, p.reader)
 
 
 def train(config: Config, run: Path, *, prepared: Prepared | None = None, console: Console | None = None) -> None:
@@ -181,9 +196,9 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
     if started:
         provenance.require_same(run, fed.record)
     build.set_precision(config, on)
-    training = build.training(build_from, len(fed.classes), fed.dims, on)
+    training = build.training(build_from, len(fed.classes), fed.dims, on, null=fed.null)
     watched = config.watch.sample_every or config.watch.evaluate_every
-    watch = Watcher(config, fed.images, fed.classes, on, run) if watched else None
+    watch = Watcher(config, fed.images, fed.classes, on, run, fed.reader) if watched else None
     if fed.left_out:
         console.print(fed.left_out, style="yellow", highlight=False, markup=False)
     if ranks.rank() == 0:
@@ -201,11 +216,14 @@ def _without_init(config: Config) -> Config:
 
 
 def in_full(config: Config) -> Config:
-    """A folder by its whole path, so that the run can go on from elsewhere."""
-    if config.data.path in NAMED:
-        return config
-    path = str(Path(config.data.path).expanduser().absolute())
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=path))
+    """Folders by their whole paths, so that the run can go on from elsewhere, and whether images are flipped."""
+
+    def whole(path: str) -> str:
+        return path if path in NAMED else str(Path(path).expanduser().absolute())
+
+    parts = tuple(dataclasses.replace(part, path=whole(part.path)) for part in config.data.mixture)
+    d = dataclasses.replace(config.data, path=whole(config.data.path), mixture=parts, flip=flips(config))
+    return dataclasses.replace(config, data=d)
 
 
 def claim(config: Config, run: Path) -> bool:
@@ -214,7 +232,7 @@ def claim(config: Config, run: Path) -> bool:
     file, newest = run / CONFIG, state.newest(run, ())
     if newest is None:  # a start that failed has nothing to lose
         return False
-    there = read(file) if file.exists() else newest.config
+    config, there = in_full(config), in_full(read(file) if file.exists() else newest.config)
     same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
     same = dataclasses.replace(same, data=dataclasses.replace(same.data, workers=config.data.workers))
     if different := differences(same, config):
@@ -236,6 +254,16 @@ class Pair:
     generator: Generator | None
     checkpoint: state.Checkpoint
     on: torch.device
+
+    @cached_property
+    def text(self) -> TextEncoder | None:
+        """What reads prompts for the generator, loaded when first asked for; None where it draws classes. Raises
+        `gear.text.TextError`."""
+        config = self.checkpoint.config
+        if self.generator is None or config.generator.text is None:
+            return None
+        text.require(config.generator.text)
+        return text.load(config.generator.text, self.on, "float32")
 
 
 def load(
@@ -279,7 +307,7 @@ def generator_of(checkpoint: state.Checkpoint) -> Generator:
     ends = {k: t for k, t in weights.items() if k.startswith("projectors.") and k.endswith(".4.bias")}
     dims = {key.split(".")[1]: len(bias) for key, bias in ends.items()}
     with no_larger_than(weights, plain(checkpoint.config.generator), checkpoint.path):
-        net = build.generator(checkpoint.config, len(checkpoint.classes), dims)
+        net = build.generator(checkpoint.config, len(checkpoint.classes), dims, weights.get("cls_embedding.null"))
     state.load_strictly(net, weights, f"the generator of {checkpoint.path}")
     net.class_names = checkpoint.classes
     return net.eval().requires_grad_(False)

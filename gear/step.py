@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gear import losses
 from gear.assignment import Assignment
 from gear.config import Frozen, Gear, Naive, TokenizerLoss
+from gear.prompts import Prompts
 from gear.update import Trained, frozen, update, whole
 from gear.usage import count
 
@@ -33,12 +34,12 @@ ReadOut = Callable[[Assignment, Tensor, float], Tensor]  # (A, E, tau) -> u
 class Batch:
     """
     x: images in [-1, 1].
-    c: class labels, int64.
+    c: class labels, int64, or captions.
     f: target features f(x) of eq. 5 on the token grid, one entry per encoder.
     """
 
     x: Float[Tensor, "B 3 H W"]
-    c: Int[Tensor, "B"]
+    c: Int[Tensor, "B"] | Prompts
     f: Mapping[str, Float[Tensor, "B N _"]]
 
 
@@ -50,7 +51,7 @@ class Encoded:
     """
 
     q: Int[Tensor, "B N"]
-    c: Int[Tensor, "B"]
+    c: Int[Tensor, "B"] | Prompts
     f: Mapping[str, Float[Tensor, "B N _"]]
 
 

@@ -83,7 +83,7 @@ def interrupted(at: int) -> Iterator[None]:
 
 def test_the_folder(tiny: Config, trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {run.CONFIG, provenance.NAME, log.NAME, state.NAME}
-    assert read(trained / run.CONFIG) == tiny
+    assert read(trained / run.CONFIG) == run.in_full(tiny)
     about = json.loads((trained / provenance.NAME).read_text())
     assert about["classes"] == ["disc", "square"]
     assert about["train"] + about["held_out"] == 8

@@ -1,7 +1,8 @@
 """The batches of a step, with their target features: of prepared images, of images decoded ahead, or of stored codes.
 
 Batch `step` is a pure function of (seed, step), so resuming needs no state. All three draw the same images with the
-same crops and flips in the same step (`gear.data.order.draw`).
+same crops and flips in the same step (`gear.data.order.draw`), and the same caption of each where a reader makes
+captions the condition.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,16 +10,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Float, Float16, Int64, UInt8
 from torch import Tensor
 
 from gear.data import Images
+from gear.data.mixture import Mixture
 from gear.data.one_ahead import OneAhead
-from gear.data.order import draw
+from gear.data.order import Draw, draw
 from gear.data.shards import Shards
-from gear.data.streaming import Stream
+from gear.data.streaming import Stream, chosen
+from gear.prompts import Prompts
 from gear.step import Batch, Encoded
 from gear.targets import Target
+from gear.train.reader import Reader
 
 REMEMBER = 1 << 30  # bytes of features kept in memory for images that come again unchanged
 ROWS = 16  # images in one pass of a target
@@ -76,22 +80,35 @@ class Batches:
     """`batches(step)` is the batch of that step, on the device; of images that were prepared."""
 
     def __init__(
-        self, images: Images, features: Mapping[str, Features], size: int, seed: int, flip: bool, device: torch.device
+        self,
+        images: Images,
+        features: Mapping[str, Features],
+        size: int,
+        seed: int,
+        flip: bool,
+        device: torch.device,
+        reader: Reader | None = None,
     ):
-        self.images, self.features = images, features
+        self.images, self.features, self.reader = images, features, reader
         self.size, self.seed, self.flip, self.device = size, seed, flip, device
 
     def __call__(self, step: int) -> Batch:
-        drawn = draw(len(self.images), self.size, self.seed, step, flip=self.flip)
+        drawn = draw(len(self.images), self.size, self.seed, step, flip=self.flip, mixture=self.images.mixture)
         pixels = torch.from_numpy(np.ascontiguousarray(self.images.pixels[drawn.index]))
         flipped = torch.from_numpy(drawn.flipped)[:, None, None, None]
         pixels = torch.where(flipped, pixels.flip(-1), pixels).to(self.device, non_blocking=True)
         slots = drawn.index + drawn.flipped * len(self.images)
         return Batch(
             x=to_float(pixels),
-            c=torch.from_numpy(self.images.labels[drawn.index]).to(self.device, non_blocking=True),
+            c=self._condition(drawn),
             f={name: f(pixels, slots) for name, f in self.features.items()},
         )
+
+    def _condition(self, drawn: Draw) -> Int64[Tensor, "B"] | Prompts:
+        if self.reader is None:
+            return torch.from_numpy(self.images.labels[drawn.index]).to(self.device, non_blocking=True)
+        assert self.images.captions is not None
+        return self.reader(chosen([self.images.captions[i] for i in drawn.index.tolist()], drawn.caption))
 
 
 class Streamed:
@@ -104,9 +121,11 @@ class Streamed:
         grid: tuple[int, int],
         device: torch.device,
         precision: Precision,
+        reader: Reader | None = None,
     ):
         self.stream, self.targets, self.grid, self.device = stream, targets, grid, device
         self.precision: Precision = precision
+        self.reader = reader
 
     @property
     def broken(self) -> dict[int, str]:
@@ -117,14 +136,19 @@ class Streamed:
         visit = self.stream(step)
         pixels = visit.pixels.to(self.device, non_blocking=True)
         f = {t.name: in_passes(t, pixels, self.grid, self.precision).float() for t in self.targets}
-        return Batch(to_float(pixels), visit.labels.to(self.device, non_blocking=True), f)
+        if self.reader is None:
+            c = visit.labels.to(self.device, non_blocking=True)
+        else:
+            c = self.reader(visit.captions or ())
+        return Batch(to_float(pixels), c, f)
 
 
 class Stored:
-    """The same of tokens that `gear encode` stored, with features that it stored too or, without them, those of `live`.
-    What is stored is read one step ahead.
+    """The same of tokens that `gear encode` stored, with features and captions that it stored too or, without them,
+    those of `live`. What is stored is read one step ahead.
 
-    `flip`: whether stored flipped images are drawn.
+    `flip`: whether stored flipped images are drawn. `captions`: whether captions are the condition. `mixture`: of which
+    sets the images are, if of several.
     """
 
     def __init__(
@@ -136,9 +160,12 @@ class Stored:
         targets: Collection[str],
         live: Callable[[int], Batch] | None,
         device: torch.device,
+        captions: bool = False,
+        mixture: Mixture | None = None,
     ):
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
+        self.captions, self.mixture = captions, mixture
         self.ahead = OneAhead(self.read)
 
     @property
@@ -147,9 +174,11 @@ class Stored:
         return getattr(self.live, "broken", {})
 
     def __call__(self, step: int) -> Encoded:
-        stored = self.ahead(step)
-        f = self.live(step).f if self.live else {name: self._moved(f).float() for name, f in stored.f.items()}
-        return Encoded(self._moved(stored.q), self._moved(stored.c), f)
+        stored, live = self.ahead(step), self.live(step) if self.live else None
+        if live is not None:
+            return Encoded(self._moved(stored.q), live.c, live.f)
+        c = stored.c.to(self.device) if isinstance(stored.c, Prompts) else self._moved(stored.c)
+        return Encoded(self._moved(stored.q), c, {name: self._moved(f).float() for name, f in stored.f.items()})
 
     def _moved(self, t: Tensor) -> Tensor:
         return t.to(self.device, non_blocking=True)
@@ -157,10 +186,12 @@ class Stored:
     def read(self, step: int) -> Encoded:
         """What is stored of that step, in memory that the device reads."""
         shape, broken, pin = self.shards.shape, self.shards.broken, self.device.type == "cuda"
-        d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=self.flip, broken=broken)
+        flip, mixture = self.flip, self.mixture
+        d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=flip, broken=broken, mixture=mixture)
+        captions = self.captions and self.live is None
         return Encoded(
             q=self.shards.codes(d.index, d.view, d.flipped, pin),
-            c=torch.from_numpy(self.shards.labels[d.index]),
+            c=self.shards.texts(d.index, d.caption) if captions else torch.from_numpy(self.shards.labels[d.index]),
             f={name: self.shards.features(name, d.index, d.view, d.flipped, pin) for name in self.targets},
         )
 

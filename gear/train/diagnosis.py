@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules import module as every_module
 
 from gear import ranks
+from gear.prompts import Prompts
 from gear.step import Batch, Encoded, Step
 from gear.store import strict
 from gear.store.foreign import UnreadableFile
@@ -128,8 +129,9 @@ def sentence(found: Diagnosis, step: int, saved: Path) -> str:
 
 
 def save_batch(run: Path, step: int, batch: Batch | Encoded) -> Path:
-    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c, f.TARGET as they are. Of several
-    ranks each writes its share, as step-00001234-rank-0.safetensors. Raises `WriteError`."""
+    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c (of captions c.states and c.valid),
+    f.TARGET as they are. Of several ranks each writes its share, as step-00001234-rank-0.safetensors. Raises
+    `WriteError`."""
     own = f"-rank-{ranks.rank()}" if ranks.size() > 1 else ""
     path = run / FOLDER / f"step-{step:08d}{own}.safetensors"
     tensors = {name: t.detach().cpu().contiguous() for name, t in _contents(batch).items()}
@@ -140,12 +142,13 @@ def save_batch(run: Path, step: int, batch: Batch | Encoded) -> Path:
 def load_batch(path: Path) -> Batch | Encoded:
     """What `save_batch` wrote, on the CPU. Raises `UnreadableFile`."""
     tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT or "c" not in tensors or not tensors.keys() & {"x", "q"}:
+    condition = tensors.keys() & {"c", "c.states", "c.valid"}
+    whole = condition in ({"c"}, {"c.states", "c.valid"})
+    if metadata.get("format") != FORMAT or not whole or not tensors.keys() & {"x", "q"}:
         raise UnreadableFile(f"{path} holds no batch: give one that a run left in its folder {FOLDER}/.")
     f = {name.removeprefix("f."): t for name, t in tensors.items() if name.startswith("f.")}
-    if "x" in tensors:
-        return Batch(tensors["x"], tensors["c"], f)
-    return Encoded(tensors["q"], tensors["c"], f)
+    c = tensors["c"] if "c" in tensors else Prompts(tensors["c.states"], tensors["c.valid"])
+    return Batch(tensors["x"], c, f) if "x" in tensors else Encoded(tensors["q"], c, f)
 
 
 # ---------------------------------------------------------------------------------------------------- watching
@@ -237,8 +240,16 @@ def _same_parts(live: nn.Module, other: nn.Module) -> bool:
 
 
 def _contents(batch: Batch | Encoded) -> dict[str, Tensor]:
-    own = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch) if field.name != "f"}
-    return own | {f"f.{name}": t for name, t in batch.f.items()}
+    """Its tensors by name; those of captions are c.states and c.valid."""
+    found: dict[str, Tensor] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            found[field.name] = value
+        else:
+            inside = value if field.name == "f" else vars(value)
+            found |= {f"{field.name}.{name}": t for name, t in inside.items()}
+    return found
 
 
 def _first_broken(tensors: Mapping[str, Tensor]) -> str | None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).parent / "worker.py"
-EVERY = ["gear VQ", "gear LFQ", "gear IBQ", "warm-up", "frozen", "naive"]
+EVERY = ["gear VQ", "gear LFQ", "gear IBQ", "warm-up", "frozen", "naive", "gear text", "frozen text"]
 TOLERANCE = 1e-9  # relative to the largest element of each tensor; of float64, whose resolution is 2e-16
 
 
@@ -55,8 +55,8 @@ def test_one_process(alone: dict[str, torch.Tensor], name: str) -> None:
 def test_two_ranks(alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
     names = [f"{case}/" for case in EVERY]
     names += [f"gear {quantizer}/shard" for quantizer in ("VQ", "LFQ", "IBQ")]
-    names += ["frozen/shard", "gear VQ/shard, recompute", "naive/recompute"]
-    names += ["gear VQ/compile", "gear IBQ/shard, compile", "frozen/compile"]
+    names += ["frozen/shard", "gear VQ/shard, recompute", "naive/recompute", "gear text/shard, recompute"]
+    names += ["gear VQ/compile", "gear IBQ/shard, compile", "frozen/compile", "gear text/compile"]
     names += ["each image/accumulate", "each image/shard, accumulate, recompute", "frozen, each image/accumulate"]
     found = results(2, tmp_path / "out", names)
     for name in names:

@@ -30,15 +30,18 @@ from gear.config import (
     Quantizer,
     Stage,
     Target,
+    Text,
     Tokenizer,
     TokenizerLoss,
     Warmup,
 )
+from gear.prompts import Prompts
 from gear.step import Batch
 from gear.train import distributed, loop
 from gear.update import whole, whole_average
 
 CPU, B, STEPS, CLASSES, TARGET = torch.device("cpu"), 8, 3, 3, "efficientnet_lite0"
+ROWS, WIDTH = 5, 6  # of text, and channels of its encoder
 ALL = TokenizerLoss(perceptual=0.0)  # LPIPS is float32 always
 EACH_IMAGE = replace(ALL, entropy=0.0, adversarial=0.0)  # no statistics of a batch, which parts of it change
 
@@ -60,6 +63,11 @@ def config(quantizer: Quantizer | None = None, stage: Stage | None = None, loss:
     )
 
 
+def talking(config: Config) -> Config:
+    """With captions in place of classes, half of which are dropped."""
+    return replace(config, generator=replace(config.generator, text=Text(tokens=ROWS, drop=0.5, dual=1)))
+
+
 CASES: dict[str, Config] = {
     "gear VQ": config(),
     "gear LFQ": config(LFQ(bits=4)),
@@ -69,6 +77,8 @@ CASES: dict[str, Config] = {
     "naive": config(stage=Naive()),
     "each image": config(loss=EACH_IMAGE),
     "frozen, each image": config(stage=Frozen(), loss=EACH_IMAGE),
+    "gear text": talking(config()),
+    "frozen text": talking(config(stage=Frozen())),
 }
 ENGINES = {
     "": Engine(),
@@ -82,19 +92,24 @@ ENGINES = {
 }
 
 
-def whole_batch(step: int) -> Batch:
+def whole_batch(config: Config, step: int) -> Batch:
     draw = torch.Generator().manual_seed(step)
     x = torch.rand(B, 3, 16, 16, generator=draw, dtype=torch.float64) * 2 - 1
     f = torch.randn(B, 16, 5, generator=draw, dtype=torch.float64)
-    return Batch(x, torch.randint(CLASSES, (B,), generator=draw), {TARGET: f})
+    c = torch.randint(CLASSES, (B,), generator=draw)
+    if config.generator.text is not None:
+        valid = torch.arange(ROWS) >= torch.randint(ROWS, (B, 1), generator=draw)
+        c = Prompts(torch.randn(B, ROWS, WIDTH, generator=draw, dtype=torch.float64) * valid[..., None], valid)
+    return Batch(x, c, {TARGET: f})
 
 
 def trained(config: Config) -> dict[str, torch.Tensor]:
     """Every term of every step, the mean over the ranks, and at the end weights, averages and moments, whole."""
-    training, found = build.training(config, CLASSES, {TARGET: 5}, CPU), {}
+    null = None if config.generator.text is None else torch.linspace(-1, 1, WIDTH)[None]
+    training, found = build.training(config, CLASSES, {TARGET: 5}, CPU, null=null), {}
     for step in range(STEPS):
         loop.seed(config.seed, step)
-        mine = loop.part_of(whole_batch(step), ranks.rank(), ranks.size())
+        mine = loop.part_of(whole_batch(config, step), ranks.rank(), ranks.size())
         taken = loop.in_parts(training.step, mine, config.engine.accumulate)
         for name, value in taken.terms.items():
             found[f"{step}.{name}"] = ranks.mean(value.double())
