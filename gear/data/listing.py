@@ -9,7 +9,7 @@ from jaxtyping import Int64
 
 from gear.data.captions import Captions
 from gear.data.images import Split, count, describe, held_out
-from gear.data.members import File, Places
+from gear.data.members import File, Files, Places
 from gear.data.mixture import Mixture
 from gear.data.strings import Strings
 
@@ -38,7 +38,11 @@ class Listing:
 
     def file(self, i: int) -> File:
         """Where image i is to be read."""
-        return self.folder / self.names[i] if self.members is None else self.members[i]
+        return self.places[i]
+
+    @property
+    def places(self) -> Places:
+        return Files(self.folder, self.names) if self.members is None else self.members
 
     def report(self) -> str:
         """As `Images.report`; files are opened later, so broken ones are not among them."""

@@ -91,8 +91,8 @@ def _folder(
     if listing.captions is not None:
         parts.append([_caption_state(listing.captions[i]) for i in range(len(listing))])
         of.append(str(path.expanduser().resolve()))  # several lists may be of one folder
-    key = _key(str(listing.folder), *parts)
-    cached = _cache_path(f"{listing.folder.name}-{_key(*of)[:12]}", resolution, interpolation)
+    key = recipe_key(str(listing.folder), *parts)
+    cached = place_in_cache(f"{listing.folder.name}-{recipe_key(*of)[:12]}", resolution, interpolation)
     found = prepared.read(cached, key)
     if found is None:
         found = _prepare(listing, resolution, interpolation, classes == "folders", cached, key, progress)
@@ -201,8 +201,10 @@ def _resized(images: Images, name: str, resolution: int, interpolation: Interpol
     size = len(images) * 3 * resolution**2
     if size <= IN_MEMORY:
         return replace(images, pixels=np.stack(list(rows())))
-    cached = _cache_path(name, resolution, interpolation)
-    key = _key(name, resolution, interpolation, images.names, zlib.crc32(np.ascontiguousarray(images.pixels).data))
+    cached = place_in_cache(name, resolution, interpolation)
+    key = recipe_key(
+        name, resolution, interpolation, images.names, zlib.crc32(np.ascontiguousarray(images.pixels).data)
+    )
     found = prepared.read(cached, key)
     if found is None:
         cache.require_space(cached, size)
@@ -246,9 +248,11 @@ def _state(file: File) -> tuple[int, ...] | None:
     return at.st_size, at.st_mtime_ns, *place
 
 
-def _cache_path(name: str, resolution: int, interpolation: Interpolation) -> Path:
+def place_in_cache(name: str, resolution: int, interpolation: Interpolation) -> Path:
+    """Where prepared images of that name lie."""
     return cache.directory() / "data" / f"{name}-{resolution}-{interpolation}.npy"
 
 
-def _key(*parts: object) -> str:
+def recipe_key(*parts: object) -> str:
+    """What prepared images are known by: a digest of all that they depend on, as JSON values."""
     return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Where the bytes of an image are: in a file of its own, or in a part of a tar that is read without the rest."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -44,6 +45,20 @@ class Places(Protocol):
 
     def __getitem__(self, i: int) -> File: ...
     def rows(self, index: Rows) -> "Places": ...
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """N images in files of their own."""
+
+    folder: Path
+    names: Sequence[str]  # relative to the folder
+
+    def __getitem__(self, i: int) -> Path:
+        return self.folder / self.names[i]
+
+    def rows(self, index: Rows) -> "Files":
+        return Files(self.folder, [self.names[int(i)] for i in index])
 
 
 @dataclass(frozen=True, eq=False)
