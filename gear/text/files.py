@@ -81,7 +81,8 @@ def refuse_code(folder: Path) -> None:
     for name, found in ((CONFIG, settings), (SETTINGS, _json(folder / SETTINGS))):
         if "auto_map" in found:
             raise TextError(f"The text encoder in {folder} asks for code of its own (auto_map in {name}). {advice}")
-    library = pretrained.transformers()
+    with explained():
+        library = pretrained.transformers()
     if kind not in library.CONFIG_MAPPING:
         raise TextError(
             f"The text encoder in {folder} is of the type {kind!r}, which transformers {library.__version__} does not "

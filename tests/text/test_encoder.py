@@ -83,6 +83,17 @@ def test_a_caption_does_not_depend_on_those_beside_it(kind: str, folders: dict[s
             assert all(torch.equal(row, want) for row in together[3::4])
 
 
+def test_the_network_always_reads_the_same_shape(folders: dict[str, Path]) -> None:
+    """Other rounding of other shapes and kernels is too rare to be met by tiny networks."""
+    found, seen = encoder(folders["qwen3"]), []
+    found.net.register_forward_pre_hook(lambda _, args, given: seen.append(given["input_ids"].shape), with_kwargs=True)
+    for texts in (CAPTIONS[:1], CAPTIONS, CAPTIONS * 4):
+        found(texts)
+    found.null()
+    assert seen == [(ROWS, T)] * 5
+    assert getattr(found.net, "config")._attn_implementation == "eager"  # noqa: B009
+
+
 def test_padding_in_front_and_behind_are_the_same_rows(kind: str, folders: dict[str, Path]) -> None:
     left, right = (encoder(folders[kind], side)(CAPTIONS) for side in SIDES)
     for i, count in enumerate(left.valid.sum(1).tolist()):

@@ -63,6 +63,17 @@ def test_any_text(encoder: TextEncoder, text: str, tokens: int | None) -> None:
     assert (count == 1) == torch.equal(prompts.states[1, -1:].float(), encoder.null())
 
 
+@pytest.mark.parametrize("caption", ["a red fox jumps over the lazy dog " * 3, "a red fox"])
+def test_a_caption_does_not_depend_on_those_beside_it(encoder: TextEncoder, caption: str) -> None:
+    """To the bit, where a pass of another number of rows, or one without padding, would be rounded otherwise."""
+    want = encoder([caption]).states[0]
+    full = "every one of these captions is longer than sixteen tokens, so that nothing is padded in the pass"
+    for others in ("blue", full):
+        for count in (4, 15, 20):
+            together = encoder([*[others] * count, caption, "a dog"]).states
+            assert torch.equal(together[count], want)
+
+
 def test_lengths_tell_what_is_cut(encoder: TextEncoder) -> None:
     assert encoder.lengths(["", "a fox", "fox " * 500]) == [2, 4, 502]  # the file says to cut at 128
 
