@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from gear.config import Config, Target
+from gear.config import Config, ConfigError, Part, Target
 
 RUNS = Path("runs")
 T = TypeVar("T", bound=Any)  # a dataclass with a `config`
@@ -38,7 +38,8 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
         print(f"usage: gear {command} RECIPE [--field value ...]\n       gear {command} RUN/config.json\n\n{about}\n")
         show_recipes()
         print(f"\ngear {command} RECIPE --help lists every field. --target NAME takes another encoder,")
-        print("given again one more, and --target.layer N is of the one named last.")
+        print("given again one more, and --target.layer N is of the one named last. --mix FOLDER=0.5 draws,")
+        print("for each image with a caption, half of one from another folder.")
         return None
     name, file = args[0], Path(args[0])
     if name in RECIPES:
@@ -84,8 +85,11 @@ def fields(command: str, start: Start, args: Sequence[str], default: T) -> T:
     """`default`, whose `config` is that of `start`, with the fields that `args` give after the first."""
     name, *given = args
     given, last = in_full(given)
+    given, parts = mixed(given)
     more = max(0, last + 1 - len(start.config.targets))
     config = replace(start.config, targets=start.config.targets + (Target(),) * more)
+    if parts:
+        config = replace(config, data=replace(config.data, mixture=parts))
     return tyro.cli(
         type(default),
         prog=f"gear {command} {name}",
@@ -113,6 +117,24 @@ def in_full(given: Iterable[str]) -> tuple[list[str], int]:
             name = name.replace("--target.", f"--targets.{last}.")
         written.append(name + equals + value)
     return written, last
+
+
+def mixed(given: Iterable[str]) -> tuple[list[str], tuple[Part, ...]]:
+    """What is left without each `--mix FOLDER=WEIGHT`, and those; without a weight it is 1. Raises `ConfigError`."""
+    left, parts, options = [], [], iter(given)
+    for option in options:
+        name, equals, value = option.partition("=")
+        if name != "--mix":
+            left.append(option)
+            continue
+        path, weighed, weight = (value if equals else next(options, "")).rpartition("=")
+        try:
+            parts.append(Part(path, float(weight)) if weighed else Part(weight))
+        except ValueError:
+            raise ConfigError(
+                f"--mix must be FOLDER or FOLDER=WEIGHT, as more=0.5; the weight is {weight!r}."
+            ) from None
+    return left, tuple(parts)
 
 
 def summary(function: object) -> str:

@@ -225,7 +225,7 @@ NAMED = ("builtin", "cifar10", "emoji")  # data sets known by name
 class Part:
     """Another set of images that is drawn from beside `Data.path`."""
 
-    path: str  # as `Data.path`
+    path: str = "builtin"  # as `Data.path`
     weight: float = 1.0  # images drawn from it for each one of `Data.path`
 
 

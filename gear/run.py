@@ -20,7 +20,6 @@ from gear.config_check import check
 from gear.config_json import differences, plain, read, to_json
 from gear.data import Images
 from gear.data.crop import Cropping
-from gear.data.folder import scan
 from gear.data.listing import Listing
 from gear.data.images import Split
 from gear.data.streaming import Stream, in_order
@@ -66,14 +65,13 @@ def prepare(config: Config, on: torch.device) -> Prepared:
     """Loads what may fail late: the targets' weights, which are quickly seen to be right or wrong, then images."""
     d, side, captioned = config.data, (grid(config), grid(config)), build.captioned(config)
     if d.crop == "random":
-        files = scan(Path(d.path), d.classes, captioned=captioned).split(d.holdout)
+        files = data.listed(d, captioned)
         targets, reader = build.targets(config, lambda: _some(files.train, config), on), build.reader(config, on, None)
         return Prepared(files.train, files.held_out, targets, {}, reader)
 
     @cache
     def images() -> Split[Images]:
-        options = {"interpolation": d.interpolation, "classes": d.classes, "captioned": captioned}
-        return data.load(d.path, d.resolution, **options).split(d.holdout)
+        return data.loaded(d, captioned)
 
     def some() -> UInt8[Tensor, "M 3 H W"]:
         pixels = images().train.pixels
@@ -201,6 +199,10 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
     watch = Watcher(config, fed.images, fed.classes, on, run, fed.reader) if watched else None
     if fed.left_out:
         console.print(fed.left_out, style="yellow", highlight=False, markup=False)
+    if build.captioned(config) and flips(config):
+        console.print(
+            'Half of the images are flipped, and their captions are not: "left" will be drawn right.', style="yellow"
+        )
     if ranks.rank() == 0:
         with replacing(run / CONFIG) as temporary:
             temporary.write_text(to_json(config) + "\n")

@@ -98,7 +98,8 @@ def edited(edit: Callable[[Any], object]) -> str:
         (lambda c: c.update(steps=1.5), "steps must be int; it is 1.5."),
         (lambda c: c.update(steps=True), "steps must be int; it is True."),
         (lambda c: c["stage"].update(tau="0.1"), "stage.tau must be float; it is '0.1'."),
-        (lambda c: c["data"].update(flip=1), "data.flip must be bool; it is 1."),
+        (lambda c: c["data"].update(flip=1), "data.flip must be bool | None; it is 1."),
+        (lambda c: c["generator"].update(text="minilm"), "generator.text must be an object with its fields"),
         (lambda c: c.update(precision="float16"), "precision must be 'float32' or 'bfloat16'; it is 'float16'."),
         (lambda c: c["generator"].update(classes="all"), "generator.classes must be int | None; it is 'all'."),
         (lambda c: c["tokenizer"]["backbone"].update(multipliers=2), "tokenizer.backbone.multipliers must be"),
@@ -132,7 +133,7 @@ def test_differences_inside_a_list_are_named() -> None:
 
 def test_the_aligned_block_is_a_third_of_the_depth() -> None:
     assert {name: size.aligned_block for name, size in SIZES.items()} == {
-        "S": 4, "B": 4, "L": 8, "XL": 12, "XXL": 16, "XXXL": 16,
+        "S": 4, "B": 4, "L": 8, "XL": 12, "1B": 12, "XXL": 16, "XXXL": 16,
     }  # fmt: skip
     assert changed(Config(), "generator.tap", 5).generator.aligned_block == 5
     assert changed(Config(), "generator.layers", 2).generator.aligned_block == 1

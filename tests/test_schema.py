@@ -61,6 +61,11 @@ PAPER: dict[str, object] = {  # what the paper's equations, tables and appendice
     "Frozen.lam": 0.5,
     "Naive.tau": 0.1,
     "Naive.lam": 0.5,
+    # Table 17; appendix B
+    "Text.encoder": "qwen3-1.7b",
+    "Text.tokens": 300,
+    "Text.drop": 0.1,
+    "Text.dual": None,
     # Tables 15 and 16
     "Config.steps": 400_000,
     "Config.batch": 256,
@@ -88,7 +93,6 @@ RELEASE: dict[str, object] = {  # what the paper leaves to the networks that it 
     "Generator.align": "next",  # PAPER.md, M6
     "Generator.dropout": 0.1,
     "Target.layer": None,
-    "Data.flip": True,
     "Config.seed": 0,
 }
 OURS: dict[str, object] = {  # what a run here needs besides, and where we differ from the release
@@ -96,10 +100,17 @@ OURS: dict[str, object] = {  # what a run here needs besides, and where we diffe
     "Tokenizer.init": None,
     "Generator.classes": None,
     "Generator.class_rotary": "identity",  # PAPER.md, M12
+    "Generator.text": None,
+    "Text.rotary": "identity",  # PAPER.md, M12
+    "Text.padding": "left",  # the release pads behind, and predicts the first token from padding
+    "Part.path": "builtin",
+    "Part.weight": 1.0,
     "Target.weights": None,
     "Data.path": "builtin",
     "Data.crop": "center",
     "Data.views": None,
+    "Data.mixture": (),
+    "Data.flip": None,  # the release's 0.5 for classes; none for captions, where it has 0.5 too
     "Data.classes": "folders",
     "Data.holdout": 0.05,
     "Data.workers": 4,
@@ -129,7 +140,7 @@ def fields_of_the_schema() -> dict[str, object]:
     """The default of every field of every dataclass in `gear.config`, but of those that hold another dataclass."""
     kinds: list[Any] = [k for k in vars(schema).values() if isinstance(k, type) and dataclasses.is_dataclass(k)]
     fields = {f"{kind.__name__}.{f.name}": getattr(kind(), f.name) for kind in kinds for f in dataclasses.fields(kind)}
-    held = (value[0] if isinstance(value, tuple) else value for value in fields.values())
+    held = (value[0] if isinstance(value, tuple) and value else value for value in fields.values())
     return {
         name: value for (name, value), inside in zip(fields.items(), held, strict=True)
         if not dataclasses.is_dataclass(inside)

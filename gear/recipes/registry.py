@@ -12,7 +12,7 @@ from inspect import cleandoc
 from textwrap import wrap
 from typing import Literal
 
-from gear.config import NAMED, Config, Sampling
+from gear.config import NAMED, Config, Sampling, flips
 
 IMAGENET = "imagenet/train"  # where recipes look for its images
 GPIC = "gpic/train"
@@ -179,7 +179,8 @@ def name_of(config: Config) -> str | None:
         mine = replace(config, **{field: getattr(asked, field) for field in free})
         if not {asked.data.path, config.data.path} & set(NAMED):
             mine = replace(mine, data=replace(mine.data, path=asked.data.path))
-        if replace(mine, data=replace(mine.data, workers=asked.data.workers)) == asked:
+        flip = asked.data.flip if flips(config) == flips(asked) else config.data.flip  # a run says what the default is
+        if replace(mine, data=replace(mine.data, workers=asked.data.workers, flip=flip)) == asked:
             return name
     return None
 
