@@ -58,7 +58,8 @@ def made(write: Written, where: str, protocol: str, recipe: str, n: int = 50_000
     """A results file; floats are metrics, but for cfg_scale."""
     scores = {k: v for k, v in more.items() if isinstance(v, float) and k != "cfg_scale"}
     about = {k: v for k, v in more.items() if k not in scores}
-    model = {"name": recipe, "recipe": recipe, "stage": about.pop("stage", "gear"), "steps": 400_000, "params": 1}
+    model = {"name": recipe, "recipe": recipe, "stage": about.pop("stage", "gear"), "params": 1}
+    model["steps"] = about.pop("steps", 400_000)
     told = {"cfg_scale": 1.0, "interpolation": "bicubic", "n": n} | about
     entries = {name: {"value": v, "n": n} for name, v in scores.items()}
     return write(where, {"protocol": protocol, "metrics": entries, "settings": told, "model": model})
@@ -191,6 +192,19 @@ def test_a_sweep_fills_table_14(write: Written) -> None:
     folder = write("run", {"protocol": "sweep", "metrics": {}, "points": points, "model": {"recipe": "gear-l"}})
     found = [texts(line)[:2] for line in lines_of(14, folder) if line.origin == "run"]
     assert found == [["1.00 (w/o CFG)", "1.000"], ["1.25", "1.250"], ["2.00", "2.000"]]
+
+
+def test_a_long_run_fills_the_rows_of_its_checkpoints(write: Written) -> None:
+    """Of Table 2, by their steps, as a run of those steps does."""
+    for steps, fdd in ((50_000, 400.0), (200_000, 240.0), (390_625, 210.0), (300_000, 220.0)):
+        folder = made(write, f"run/{steps}", "gpic", "table02-gear-390k", steps=steps, fdd=fdd).parent
+    short = made(write, "short", "gpic", "table02-llamagen-repa-100k", steps=100_000, fdd=330.0)
+    found = {line.origin: [] for line in lines_of(2, folder, short)}
+    for line in lines_of(2, folder, short):
+        found[line.origin].append(texts(line)[:3])
+    rows = [["GEAR-1.0B (Ours)", steps, fdd] for steps, fdd in (("50k", "400.0"), ("200k", "240.0"), ("390k", "210.0"))]
+    assert found["run"] == rows
+    assert found["short"] == [["LlamaGen-REPA-1.0B", "100k", "330.0"]]
 
 
 def test_a_frozen_tokenizers_reconstruction_is_the_warm_ups(write: Written) -> None:
