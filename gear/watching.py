@@ -3,16 +3,14 @@
 The training loop hands over the averaged pair and goes on as if nothing had happened: what is drawn at random here has
 generators of its own.
 
-**Any number of ranks, the same numbers.** Images go through the networks in blocks of `BLOCK`, a block whole on one
-rank, the ranks taking turns, since a network rounds differently for another number of rows; `generate` fills its lanes
-with them, too. A rank that has none left repeats the last one, so that all ranks call each network equally often: one
-that is spread over them needs that.
+**Captions.** With text, a sheet is of held-out captions, and gFID's images are of the captions of the training images
+that they are compared with. Of an image's several captions the seed chooses one. They are read, and encoded, a block at
+a time.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from rich.progress import Progress
 from torch import Tensor
-from torch.nn import functional as F
 
 from gear import ranks, weights
 from gear.config import Config, Warmup
@@ -29,23 +26,26 @@ from gear.data import Images
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
 from gear.data.images import Split
+from gear.data.said import first_said, said
 from gear.data.streaming import in_order
 from gear.data.writing import save_grid
 from gear.evaluate.features import PooledEfficientNet
 from gear.evaluate.frechet import Gaussian, frechet, gaussian
 from gear.evaluate.reconstruction import psnr
+from gear.figures.sheets import captioned, sheet
 from gear.generator import Generator
-from gear.generator.sampling import LANES, class_labels, generate
+from gear.generator.sampling import class_labels, generate
+from gear.store.whole import replacing
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import lines
 from gear.train.batches import to_float, to_uint8
 from gear.train.distributed import told
+from gear.train.reader import Reader
+from gear.train.turns import BLOCK, in_turns, marked, row, split
 
-NAME, SHEETS = "evaluations.jsonl", "watch"  # in the run folder
+NAME, SHEETS, CAPTIONS = "evaluations.jsonl", "watch", "captions.txt"  # in the run folder; CAPTIONS in SHEETS
 NETWORK = "efficientnet_lite1"  # whose features are compared: the demo's, which no training pursues
 METRICS = ("rfid", "gfid", "psnr")
-BLOCK = LANES  # images; on a GPU more would be faster, but would have to find room beside a training run
-COLUMNS, LEGIBLE = 8, 128  # images in a row of a sheet; px, smaller ones are enlarged
 
 Part = Images | Listing
 
@@ -75,22 +75,37 @@ class Watcher:
     images: prepared, or files that are decoded when needed, where broken ones are left out; None where a run reads
         stored codes alone: then samples are drawn and nothing is measured. Where nothing is held out, training images
         stand in for it. classes: names of the labels. on: the device of the pair. run: the folder to write to.
+    reader: of captions, where they take the place of classes; without images there are none, and nothing is drawn.
 
     Every rank has one; rank 0 writes. Raises `gear.weights.MissingWeight`.
     """
 
-    def __init__(self, config: Config, images: Split[Part] | None, classes: Sequence[str], on: torch.device, run: Path):
-        self.config, self.classes, self.on, self.run = config, len(classes), on, run
+    def __init__(
+        self,
+        config: Config,
+        images: Split[Part] | None,
+        classes: Sequence[str],
+        on: torch.device,
+        run: Path,
+        reader: Reader | None = None,
+    ):
+        self.config, self.classes, self.on, self.run, self.reader = config, len(classes), on, run, reader
         self.train = images.train if images else None
         self.seen = (images.held_out if len(images.held_out) else images.train) if images else None
         watch, first = config.watch, ranks.rank() == 0
         measures = watch.evaluate_every > 0 and images is not None
         if first and images and self.seen is self.train and (measures or watch.sample_every):
-            log.warning("Nothing is held out (data.holdout): reconstructions, PSNR and rFID are of training images.")
-        if first and watch.evaluate_every and not images:
+            of = "reconstructions, PSNR and rFID" + (", and the captions of samples," if reader else "")
+            log.warning("Nothing is held out (data.holdout): %s are of training images.", of)
+        if first and not images and reader and (watch.evaluate_every or watch.sample_every):
+            log.warning("The run reads stored codes, no images and no captions: nothing is drawn or measured.")
+        elif first and watch.evaluate_every and not images:
             log.warning("The run reads stored codes and no images: samples are drawn; rFID and gFID are not measured.")
         self.network = PooledEfficientNet(weights.path(NETWORK)).to(on) if measures else None
         self.inputs = self._inputs(max(1, watch.samples // 2)) if watch.sample_every else None
+        self.captions: tuple[str, ...] = ()
+        if watch.sample_every and reader and self.seen is not None:
+            self.captions = first_said(self.seen, self._chosen(self.seen), watch.samples, config.seed)
         self._references: dict[str, Gaussian | None] = {}
 
     def begin(self, step: int) -> None:
@@ -104,7 +119,8 @@ class Watcher:
         if watch.evaluate_every and step % watch.evaluate_every == 0 and self.network is not None:
             return told(any(line["step"] == step for line in lines.read(self.run / NAME)))
         due = watch.sample_every and step % watch.sample_every == 0
-        drawn = {"samples": not isinstance(self.config.stage, Warmup), "reconstructions": self.inputs is not None}
+        samples = not isinstance(self.config.stage, Warmup) and (self.reader is None or len(self.captions) > 0)
+        drawn = {"samples": samples, "reconstructions": self.inputs is not None}
         sheets = [self.run / SHEETS / f"{name}-{step:08d}.png" for name, is_drawn in drawn.items() if is_drawn]
         return told(not due or all(sheet.exists() for sheet in sheets))
 
@@ -119,15 +135,24 @@ class Watcher:
         """The sheets "samples" and "reconstructions" (inputs above), also as RUN/watch/samples-00000200.png, ...
 
         The same seed and images at every step. Without a generator or images the sheet that needs them is left out.
+        Captions stand under their samples, and in full, a line each, in RUN/watch/captions.txt.
         Ranks do not wait for each other, so rank 0 may draw alone, unless a network is spread over them: then all do.
         """
         sheets = {}
         with torch.autocast(self.on.type, enabled=False):
-            if generator is not None:
+            if generator is not None and self.reader is None:
                 labels = class_labels(self.config.watch.samples, self.classes, None, self.config.seed)
                 with row(shown, "samples") as bar:
                     images = self._drawn(tokenizer, generator, labels, range(len(labels)), bar)
                 sheets["samples"] = sheet(images[labels.argsort(stable=True)].cpu())
+            elif generator is not None and self.captions:
+                blocks, made = split(len(self.captions)), []
+                with row(shown, "samples") as bar:
+                    for block in blocks:
+                        own = self.captions[block.start : block.stop]
+                        made.append(self._drawn(tokenizer, generator, own, block).cpu())
+                        bar(len(made), len(blocks))
+                sheets["samples"] = captioned(torch.cat(made), self.captions)
             if self.inputs is not None:
                 parts = self.inputs.to(self.on).split(BLOCK)
                 sheets["reconstructions"] = sheet(
@@ -137,6 +162,9 @@ class Watcher:
             for name, pixels in sheets.items():
                 whole = torch.from_numpy(pixels).permute(2, 0, 1)[None]
                 save_grid(whole, self.run / SHEETS / f"{name}-{step:08d}.png", columns=1)
+            if "samples" in sheets and self.captions:
+                with replacing(self.run / SHEETS / CAPTIONS) as temporary:
+                    temporary.write_text("".join(f"{' '.join(c.split())}\n" for c in self.captions), encoding="utf-8")
         return sheets
 
     @torch.no_grad()
@@ -146,7 +174,7 @@ class Watcher:
         """Those of "rfid", "gfid" and "psnr" (dB) that can be measured, on every rank; and a line for them in
         RUN/evaluations.jsonl. Every rank must call it.
 
-        gfid: `watch.generated` images, with classes as in the training images, against as many of these, or all.
+        gfid: `watch.generated` images, with the classes or captions of as many training images, or all, against these.
         rfid, psnr: the held-out images, at most as many, against their reconstructions. A distance needs two images.
 
         shown: the live display to which a row is added while it works; None: silent.
@@ -184,15 +212,23 @@ class Watcher:
     def _of_samples(
         self, tokenizer: Tokenizer, generator: Generator, train: Part, shown: Progress | None
     ) -> Float[Tensor, "n C"]:
-        """The features of generated images."""
+        """The features of generated images; with text, of those whose captions can be read."""
         n = self.config.watch.generated
-        labels = torch.from_numpy(np.resize(train.labels[self._chosen(train)], n))
+        chosen = np.resize(self._chosen(train), n)
 
-        def work(blocks: list[range]) -> Iterator[Float[Tensor, "b C"]]:
+        def of_classes(blocks: list[range]) -> Iterator[Float[Tensor, "b C"]]:
             for ids in blocks:
-                yield self._features(self._drawn(tokenizer, generator, labels[ids.start : ids.stop], ids))
+                labels = torch.from_numpy(train.labels[chosen[ids.start : ids.stop]])
+                yield self._features(self._drawn(tokenizer, generator, labels, ids))
 
-        return in_turns(n, work, "gFID", shown)
+        def of_captions(blocks: list[range]) -> Iterator[Float[Tensor, "b C"]]:
+            for ids in blocks:
+                captions = said(train, chosen[ids.start : ids.stop], self.config.seed)
+                drawn = self._drawn(tokenizer, generator, [caption or "" for caption in captions], ids)
+                whole = torch.tensor([caption is not None for caption in captions], device=self.on)
+                yield marked(self._features(drawn), whole)
+
+        return in_turns(n, of_classes if self.reader is None else of_captions, "gFID", shown)
 
     def _reference(self, name: str, part: Part, shown: Progress | None) -> Gaussian | None:
         """Of the images themselves; made once."""
@@ -213,12 +249,21 @@ class Watcher:
         self,
         tokenizer: Tokenizer,
         generator: Generator,
-        labels: Int[Tensor, "n"],
+        of: Int[Tensor, "n"] | Sequence[str],
         ids: Sequence[int],
         progress: Callable[[int, int], None] | None = None,
     ) -> UInt8[Tensor, "n 3 R R"]:
-        options, seed = asdict(self.config.sampling), self.config.seed
-        q = generate(generator, labels, seed=seed, image_ids=ids, batch=BLOCK, progress=progress, **options)
+        """Images of labels, or of captions."""
+        options, seed, labels, prompts = asdict(self.config.sampling), self.config.seed, of, None
+        if not isinstance(labels, Tensor):
+            assert self.reader is not None
+            numbers = {caption: i for i, caption in enumerate(dict.fromkeys(of))}
+            labels = torch.tensor([numbers[caption] for caption in of])
+            # Not remembered: that is for captions which come again.
+            prompts = self.reader.encoder(list(numbers))
+        q = generate(
+            generator, labels, seed=seed, image_ids=ids, batch=BLOCK, progress=progress, prompts=prompts, **options
+        )
         return torch.cat([to_uint8(tokenizer.decode(part)) for part in q.split(BLOCK)])
 
     def _inputs(self, wanted: int) -> UInt8[Tensor, "n 3 R R"] | None:
@@ -252,34 +297,6 @@ class Watcher:
             yield decoded.pixels[:, 0].to(self.on), (decoded.labels >= 0).to(self.on)
 
 
-def split(n: int) -> list[range]:
-    """0 .. n - 1 in blocks; only the last may be short."""
-    return [range(i, min(i + BLOCK, n)) for i in range(0, n, BLOCK)]
-
-
-def in_turns(
-    n: int, work: Callable[[list[range]], Iterator[Float[Tensor, "_ D"]]], title: str, shown: Progress | None
-) -> Float[Tensor, "m D"]:
-    """The rows that `work` makes of images 0 .. n - 1, in their order and on the CPU, on every rank; m < n where some
-    are `marked`. `work` is given the blocks of one rank and yields the rows of each."""
-    blocks, made = split(n), []
-    turns = -(-len(blocks) // ranks.size())
-    mine = [blocks[min(turn * ranks.size() + ranks.rank(), len(blocks) - 1)] for turn in range(turns)]
-    with row(shown, title) as bar:
-        for rows in work(mine):
-            made.append(F.pad(rows, (0, 0, 0, BLOCK - len(rows))))
-            bar(len(made), turns)
-    own = torch.stack(made)
-    every = ranks.gathered(own) if ranks.size() > 1 else own[None]
-    rows = every.transpose(0, 1).flatten(0, 2)[:n].cpu()
-    return rows[~rows.isnan().any(1)]
-
-
-def marked(rows: Float[Tensor, "b D"], whole: Bool[Tensor, "b"]) -> Float[Tensor, "b D"]:
-    """Not numbers for images that could not be opened: the one thing that finite pixels never give."""
-    return rows.masked_fill(~whole[:, None], torch.nan)
-
-
 def fitted(features: Float[Tensor, "n C"]) -> Gaussian | None:
     """None of fewer than two images, which have no covariance."""
     return gaussian(features) if len(features) > 1 else None
@@ -288,26 +305,3 @@ def fitted(features: Float[Tensor, "n C"]) -> Gaussian | None:
 def rebuilt(tokenizer: Tokenizer, pixels: UInt8[Tensor, "b 3 R R"]) -> UInt8[Tensor, "b 3 R R"]:
     """Encoded and decoded."""
     return to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))
-
-
-def sheet(*images: UInt8[Tensor, "n 3 R R"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """In rows of `COLUMNS`, white where the last is short; of several sets, one row of each in turn. Small images are
-    enlarged by a whole number."""
-    n, side = len(images[0]), images[0].shape[-1]
-    columns, scale = min(COLUMNS, n), max(1, LEGIBLE // side)
-    padded = torch.stack([F.pad(part, (0, 0) * 3 + (0, -n % columns), value=255) for part in images])
-    grid = padded.unflatten(1, (-1, columns)).permute(1, 0, 4, 2, 5, 3)  # row, set, y, column, x, channel
-    return grid.flatten(3, 4).flatten(0, 2).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-@contextmanager
-def row(shown: Progress | None, title: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives what is to be called with (done, in all); a row of a live display, which is gone afterwards."""
-    if shown is None or ranks.rank():
-        yield lambda done, total: None
-        return
-    task = shown.add_task(title, total=None, note="")
-    try:
-        yield lambda done, total: shown.update(task, completed=done, total=total)
-    finally:
-        shown.remove_task(task)

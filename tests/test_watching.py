@@ -32,7 +32,8 @@ from gear.evaluate.reconstruction import psnr
 from gear.generator.sampling import class_labels
 from gear.progress import bars
 from gear.train.lines import append
-from gear.watching import NAME, SHEETS, Best, Watcher, best, sheet
+from gear.figures.sheets import sheet
+from gear.watching import NAME, SHEETS, Best, Watcher, best
 
 ON = torch.device("cpu")
 CLASSES = ("disc", "square")
