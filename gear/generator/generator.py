@@ -154,6 +154,7 @@ class Generator(
             classes=found.classes,
             grid=grid,
             target_dims=found.target_dims,
+            text_width=found.text_width,
         )
         generator.load_state_dict(found.tensors)
         return generator.eval()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from gear import exporting, run, sources
 from gear.config import Config, Text
 from gear.config_check import check
 from gear.generator import Generator, released
@@ -171,6 +172,39 @@ def test_llamagens_layout_has_no_place_for_text(path: Path, tmp_path: Path) -> N
     with pytest.raises(ReleasedError, match='text-to-image generator, which only the layout "gear" has'):
         write(tmp_path / "again.pt", found.tensors, "llamagen")
     assert not (tmp_path / "again.pt").exists()
+
+
+def test_it_is_read_as_a_source_and_saved_as_one(path: Path, tmp_path: Path) -> None:
+    """A text-to-image generator has no classes, and draws the same however it came."""
+    found = sources.read(str(saved(path, twin())))
+    assert (found.classes, found.config.generator.text) == ((), Text(dual=2, rotary="zero", padding="right"))
+    sized = replace(found.config.tokenizer, quantizer=replace(found.config.tokenizer.quantizer, codebook_size=K))
+    found = replace(
+        found, config=replace(found.config, tokenizer=sized, data=replace(found.config.data, resolution=64))
+    )
+    net = run.generator_of(found)
+    net.save_pretrained(tmp_path / "hub")
+    again = sources.read(str(tmp_path / "hub"))
+    assert (again.classes, again.config.generator) == ((), found.config.generator)
+    assert all(torch.equal(t, again.tensors[f"generator.{name}"]) for name, t in net.state_dict().items())
+
+
+def test_what_public_code_would_draw_otherwise_is_not_exported_for_it(tmp_path: Path) -> None:
+    """It pads behind, to 300 tokens, and rotates text by zeros."""
+    exact = Text(dual=2, rotary="zero", padding="right")
+    for text, allowed in ((exact, True), (replace(exact, rotary="identity"), False), (replace(exact, tokens=7), False),
+                          (replace(exact, padding="left"), False)):  # fmt: skip
+        architecture = replace(Config().generator, layers=3, heads=2, width=32, tap=1, text=text)
+        net = Generator(architecture, codebook_size=16384, classes=0, grid=(16, 16), text_width=C)
+        folder = tmp_path / f"{text.rotary}-{text.padding}-{text.tokens}"
+        net.save_pretrained(folder)
+        if allowed:
+            exporting.export(folder, tmp_path / "t2i.pt", "gear", "generator")
+            assert read(tmp_path / "t2i.pt").text_width == C
+        else:
+            with pytest.raises(ValueError, match="public code pads captions behind to 300 tokens"):
+                exporting.export(folder, tmp_path / "other.pt", "gear", "generator")
+    assert not (tmp_path / "other.pt").exists()
 
 
 def test_1b_has_the_released_tensors_and_parameters() -> None:
