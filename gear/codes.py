@@ -4,6 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from gear import build, sources
 from gear.config import Config, ConfigError, flips
 from gear.data import Images
@@ -13,6 +16,7 @@ from gear.data.mixture import Mixture
 from gear.data.shards import Shards
 from gear.provenance import names_digest
 from gear.store.packages import sha256
+from gear.text import digests
 
 
 def cropping(config: Config) -> Cropping:
@@ -21,12 +25,13 @@ def cropping(config: Config) -> Cropping:
     return Cropping(d.resolution, d.crop, d.interpolation, d.views)
 
 
-def about(config: Config, train: Images | Listing) -> dict[str, Any]:
-    """What the codes of `train` depend on, for their index."""
+def about(config: Config, train: Images | Listing, null: Float[Tensor, "1 C"] | None = None) -> dict[str, Any]:
+    """What the codes of `train` depend on, for their index. null: the unconditional input, if captions are stored."""
     targets = {t.name: asdict(t) for t in build.chosen_targets(config)}
     seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
     sets = {} if train.mixture is None else {"sizes": list(train.mixture.sizes)}
-    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen, **sets}
+    read = {} if null is None else {"text": _text(config), "null": null.tolist()}
+    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen, **sets, **read}
 
 
 def opened(config: Config) -> Shards:
@@ -50,7 +55,17 @@ def opened(config: Config) -> Shards:
                 f"{config.data.codes} holds features computed in {made_in}, and this run has precision = "
                 f"{config.precision}: train with --precision {made_in}, or encode again into another folder."
             )
+    if build.captioned(config) and "text" in shards.about:
+        _same(config, shards, {"text": _text(config)})
     return shards
+
+
+def _text(config: Config) -> dict[str, Any]:
+    """What the states of captions depend on."""
+    text = config.generator.text
+    assert text is not None
+    made_in = {"tokens": text.tokens, "padding": text.padding, "precision": config.precision}
+    return {"sha256": digests(text), **made_in}
 
 
 def features_stored(config: Config, shards: Shards) -> bool:

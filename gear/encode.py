@@ -1,4 +1,4 @@
-"""`gear encode`: the tokens of a data set, and what the targets see in it, computed once.
+"""`gear encode`: the tokens of a data set, and what the targets see in it and the text encoder reads, computed once.
 
 Training on a frozen tokenizer otherwise runs it, and the targets, again in every epoch: 300 times for Table 1's rows.
 """
@@ -11,30 +11,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
 from rich.console import Console
-from torch import Tensor
 
 from gear import build, run
+from gear import config as cfg
 from gear.codes import about, cropping
 from gear.config import Config, ConfigError, Frozen, grid
 from gear.config_check import check
 from gear.data import Images
 from gear.data.shards import Shape, ShardWriter
-from gear.data.streaming import in_order
+from gear.data.streaming import Block, in_order
 from gear.progress import bars
 from gear.run import Prepared
 from gear.train.batches import in_passes, to_float
+from gear.train.reader import Reader
 from gear.train.stopping import Interrupted
 
 AT_ONCE = 32  # images in one pass of the tokenizer
+CAPTIONS = 5  # of an image, at most, where nobody knows how many there are before they are read; COCO's
 
 
 def encode(config: Config, out: Path, features: bool, *, console: Console | None = None) -> None:
     """Stores the tokens of every view and flip of the training images of `config` in the folder `out`, or goes on.
 
-    features: what its targets see, too. Raises ValueError and OSError before the long work: without a tokenizer, with
-    crops that are not fixed, for a folder that holds other codes. Ctrl-C raises `Interrupted`; whole shards are kept.
+    features: what its targets see, too, and the states of its captions. Raises ValueError and OSError before the long
+    work: without a tokenizer, with crops that are not fixed, for a folder that holds other codes. Ctrl-C raises
+    `Interrupted`; whole shards are kept.
     """
     config = run.in_full(check(replace(config, stage=Frozen(lam=1.0 if features else 0.0))))  # 0: no targets
     size, on = cropping(config), build.device(config)
@@ -43,22 +45,29 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
     build.require(config)
     p = run.prepare(config, on)
     net = build.trained_tokenizer(config).to(on)
-    side, flips = (grid(config), grid(config)), 2 if config.data.flip else 1
+    side, flips = (grid(config), grid(config)), 2 if cfg.flips(config) else 1
     dims = {t.name: t.channels for t in p.targets}
-    shape = Shape(len(p.train), size.fixed, flips, side[0] * side[1], config.tokenizer.quantizer.codebook_size, dims)
-    writer = ShardWriter(out, about(config, p.train), shape)
+    reader = p.reader if features else None
+    if reader is not None and reader.encoder.padding == "right":
+        raise ConfigError('generator.text.padding must be "left" for captions to be stored with --features.')
+    tokens, codebook = side[0] * side[1], config.tokenizer.quantizer.codebook_size
+    shape = Shape(len(p.train), size.fixed, flips, tokens, codebook, dims, _texts(p, reader))
+    writer = ShardWriter(out, about(config, p.train, None if reader is None else reader.null), shape)
     missing = writer.missing()
     with bars(console or Console()) as progress:
         total, left = len(p.train), sum(map(len, missing))
         bar = progress.add_task(f"encoding into {out}", total=total, completed=total - left, note="")
         try:
-            for index, pixels, labels in itertools.chain.from_iterable(_blocks(p, config, part) for part in missing):
+            for block in itertools.chain.from_iterable(_blocks(p, config, part) for part in missing):
+                index, pixels, labels = block.index, block.pixels, block.labels
                 shown = pixels[:, :, None] if flips == 1 else torch.stack([pixels, pixels.flip(-1)], 2)
                 flat = shown.flatten(0, 2).to(on)
                 q = torch.cat([net.encode(to_float(x)) for x in flat.split(AT_ONCE)])
                 seen = {t.name: in_passes(t, flat, side, config.precision) for t in p.targets}
                 lead = shown.shape[:3]
-                writer.add(index, q.unflatten(0, lead), labels, {n: f.unflatten(0, lead) for n, f in seen.items()})
+                seen = {name: f.unflatten(0, lead) for name, f in seen.items()}
+                read = None if reader is None else [reader(c[: shape.texts[0]]) for c in block.captions or ()]
+                writer.add(index, q.unflatten(0, lead), labels, seen, read)
                 progress.advance(bar, len(index))
         except KeyboardInterrupt:
             raise Interrupted(
@@ -90,15 +99,21 @@ def following(args: Sequence[str], config: Config, out: Path, folder: Path) -> s
     return shlex.join(["gear", "train", *kept])
 
 
-def _blocks(
-    p: Prepared, config: Config, part: range
-) -> Iterator[tuple[Int64[np.ndarray, "n"], UInt8[Tensor, "n V 3 R R"], Int64[Tensor, "n"]]]:
-    """The images `part`, one after the other, with all their views."""
+def _texts(p: Prepared, reader: Reader | None) -> tuple[int, int, int] | None:
+    """Captions of an image at most, rows and channels of each."""
+    if reader is None:
+        return None
+    most = max(map(len, p.train.captions or ((),))) if isinstance(p.train, Images) else CAPTIONS
+    return most, reader.encoder.tokens, reader.encoder.width
+
+
+def _blocks(p: Prepared, config: Config, part: range) -> Iterator[Block]:
+    """The images `part`, one after the other, with all their views and captions."""
     if isinstance(p.train, Images):
         for start in range(part.start, part.stop, AT_ONCE):
             index = np.arange(start, min(start + AT_ONCE, part.stop))
             pixels = torch.from_numpy(np.ascontiguousarray(p.train.pixels[index]))
-            yield index, pixels[:, None], torch.from_numpy(p.train.labels[index])
+            texts = None if p.train.captions is None else tuple(p.train.captions[i] for i in index.tolist())
+            yield Block(index, pixels[:, None], torch.from_numpy(p.train.labels[index]), texts)
         return
-    for block in in_order(p.train, cropping(config), AT_ONCE, workers=config.data.workers, rows=part):
-        yield block.index, block.pixels, block.labels
+    yield from in_order(p.train, cropping(config), AT_ONCE, workers=config.data.workers, rows=part)

@@ -27,7 +27,8 @@ class TextEncoder(nn.Module):
     state.
 
     A caption's states are the same whichever captions come with it: a network rounds differently for another number or
-    length of rows, so it always reads `ROWS` captions of T tokens, filled up. Padding lies behind the text there, where
+    length of rows. On a GPU it therefore always reads `ROWS` captions of T tokens, filled up; on a CPU each caption by
+    itself, which is as fast there and has no padding to compute. Padding lies behind the text meanwhile, where
     positions are as in training, and is moved in front of it afterwards.
     """
 
@@ -39,6 +40,7 @@ class TextEncoder(nn.Module):
         config: Any = net.config
         self.width: int = config.hidden_size
         self._nothing: list[int] = self._ids([""])[0]  # special tokens alone; none of some decoders
+        self.together: bool | None = None  # whether captions share a pass; None: on a GPU
         self._instead = self._nothing or [tokenizer.eos_token_id]
         fill = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)  # never seen by the text: any token does
         self._fill: int = next(token for token in fill if token is not None)
@@ -107,8 +109,12 @@ class TextEncoder(nn.Module):
         tokens = torch.tensor(filled, dtype=torch.int64, device=self._device).view(-1, self.tokens)
         valid = column < counts
         states = torch.zeros(len(ids), self.tokens, self.width, dtype=torch.float16, device=self._device)
-        for i in range(0, len(ids), ROWS):
-            states[i : i + ROWS] = self._pass(tokens[i : i + ROWS], valid[i : i + ROWS])
+        if self._device.type != "cpu" if self.together is None else self.together:
+            for i in range(0, len(ids), ROWS):
+                states[i : i + ROWS] = self._pass(tokens[i : i + ROWS], valid[i : i + ROWS])
+        else:
+            for i, size in enumerate(map(len, ids)):
+                states[i, :size] = self._read(tokens[i : i + 1, :size], valid[i : i + 1, :size])[0]
         states = torch.where(valid[..., None], states, 0)
         if self.padding == "right":
             return states, valid
@@ -118,9 +124,11 @@ class TextEncoder(nn.Module):
     def _pass(self, tokens: Int64[Tensor, "n T"], valid: Bool[Tensor, "n T"]) -> Float16[Tensor, "n T C"]:
         """Up to `ROWS` captions, filled up with the last one."""
         rows = torch.arange(ROWS, device=tokens.device).clamp(max=len(tokens) - 1)
+        return self._read(tokens[rows], valid[rows])[: len(tokens)].half()
+
+    def _read(self, tokens: Int64[Tensor, "n t"], valid: Bool[Tensor, "n t"]) -> Float[Tensor, "n t C"]:
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            read = self.net(input_ids=tokens[rows], attention_mask=valid[rows].long())
-        return read.last_hidden_state[: len(tokens)].half()
+            return self.net(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
 
 
 def load(text: Text, on: torch.device, precision: Precision) -> TextEncoder:

@@ -72,9 +72,11 @@ def test_states_are_those_of_each_caption_alone(kind: str, folders: dict[str, Pa
     assert max(counts) > T > min(counts)  # one is cut, one is padded
 
 
-def test_a_caption_does_not_depend_on_those_beside_it(kind: str, folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_caption_does_not_depend_on_those_beside_it(kind: str, on_gpu: bool, folders: dict[str, Path]) -> None:
     """To the bit: alone, in any place of a pass, beside full ones and short ones, in the first pass and the next."""
     found = encoder(folders[kind])
+    found.together = on_gpu
     full = CAPTIONS[3]
     for caption in (full, "a red fox"):
         want = found([caption]).states[0]
@@ -83,9 +85,19 @@ def test_a_caption_does_not_depend_on_those_beside_it(kind: str, folders: dict[s
             assert all(torch.equal(row, want) for row in together[3::4])
 
 
+def test_both_ways_say_the_same(kind: str, folders: dict[str, Path]) -> None:
+    found = encoder(folders[kind])
+    alone = found(CAPTIONS)
+    found.together = True
+    together = found(CAPTIONS)
+    assert torch.equal(alone.valid, together.valid)
+    torch.testing.assert_close(alone.states, together.states, rtol=2e-3, atol=2e-3)
+
+
 def test_the_network_always_reads_the_same_shape(folders: dict[str, Path]) -> None:
     """Other rounding of other shapes and kernels is too rare to be met by tiny networks."""
     found, seen = encoder(folders["qwen3"]), []
+    found.together = True  # as on a GPU
     found.net.register_forward_pre_hook(lambda _, args, given: seen.append(given["input_ids"].shape), with_kwargs=True)
     for texts in (CAPTIONS[:1], CAPTIONS, CAPTIONS * 4):
         found(texts)
