@@ -85,7 +85,8 @@ class Encode:
     out: Path
     """Folder of the shards. Given again, the same command goes on where it was."""
     features: bool = False
-    """Store what the alignment targets see, too: 0.4 MB an image, view and flip with DINOv2-B at 256 px."""
+    """Store what the alignment targets see, too: 0.4 MB an image, view and flip with DINOv2-B at 256 px; and, of a
+    text-to-image recipe, the states of its captions: 1.2 MB each with Qwen3-1.7B and 300 tokens."""
 
 
 def encode(args: Sequence[str]) -> None:
@@ -142,7 +143,7 @@ def export(
     print(exporting.export(run, out, layout, part))
 
 
-def demo(out: Path = Path("demo"), steps: int | None = None, device: str = "auto") -> None:
+def demo(out: Path = Path("demo"), steps: int | None = None, text: bool = False, device: str = "auto") -> None:
     """Train GEAR, LlamaGen-REPA and the naive way side by side on the built-in images, and write report.html.
 
     Takes about ten minutes on two CPU cores. Interrupted, the same command goes on.
@@ -150,11 +151,18 @@ def demo(out: Path = Path("demo"), steps: int | None = None, device: str = "auto
     Args:
         out: Folder of the demo.
         steps: Steps of GEAR and LlamaGen-REPA, for a shorter or longer demo; by default the recipe's.
+        text: Two text-to-image generators instead, on GEAR's tokenizer from the same folder, which is trained first if
+            it is not there, and on the warm-up's; writes report-text.html. Needs `gear fetch minilm`.
         device: Where to run.
     """
-    from gear.demo import demo
+    if text:
+        from gear.demo_text import demo_text
 
-    demo(out, steps, device)
+        demo_text(out, steps, device)
+    else:
+        from gear.demo import demo
+
+        demo(out, steps, device)
 
 
 def fetch(name: Positional[str] = "", /, source: Annotated[Path | None, tyro.conf.arg(name="from")] = None) -> None:
@@ -162,12 +170,13 @@ def fetch(name: Positional[str] = "", /, source: Annotated[Path | None, tyro.con
 
     Args:
         name: What to get.
-        source: A file that is already here, instead of a download.
+        source: A file that is already here, instead of a download; of emoji a folder with its three archives.
     """
     from gear import fetch, weights
 
     if not name:
-        needed = {w.name: w.needed_for for w in weights.status()} | {"cifar10": "the recipe cifar10"}
+        needed = {w.name: w.needed_for for w in weights.status()}
+        needed |= {"cifar10": "the recipe cifar10", "emoji": "text-to-image on captions in two styles"}
         print("\n".join(f"{name:<20} for {needed[name]}" for name in fetch.names()))
         return
     print(fetch.fetch(name, source))

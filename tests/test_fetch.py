@@ -103,7 +103,7 @@ def cached(root: Path) -> list[str]:
 
 
 def test_names():
-    assert fetch.names() == ["cifar10", "trunk", "plain", "hub", "checkpoint", "url"]
+    assert fetch.names() == ["cifar10", "emoji", "trunk", "plain", "hub", "checkpoint", "url"]
     weights.SHIPPED.mkdir()
     (weights.SHIPPED / "net.pth").touch()
     assert "plain" not in fetch.names()
@@ -393,7 +393,7 @@ def test_keras_resnet50_becomes_safetensors(registry, monkeypatch):
         (
             "plian",
             None,
-            "nothing called 'plian' to fetch; there are cifar10, trunk, .*, checkpoint, url. Perhaps you meant plain",
+            "nothing called 'plian' to fetch; there are cifar10, emoji, trunk, .*, url. Perhaps you meant plain",
         ),
         ("plain", "absent.whl", "absent.whl does not exist"),
         ("plain", ".", "is a folder; give the archive itself"),

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from rich.console import Console
 
-from gear.data import builtin, captions, cifar10, prepared
+from gear.data import builtin, captions, cifar10, emoji, prepared
 from gear.data.crop import Interpolation, square
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import Listing, scan
@@ -47,8 +47,8 @@ def load(
 ) -> Images:
     """The images of `path` at `resolution` x `resolution` pixels: the short side resized, the middle cropped.
 
-    path: "builtin", "cifar10" (after `gear fetch cifar10`), or a folder: of class folders, of images of one class, or
-        of tars, see `scan`.
+    path: "builtin", "cifar10" or "emoji" (after `gear fetch` of it), or a folder: of class folders, of images of one
+        class, or of tars, see `scan`.
     classes: the labels of class folders and tars, see `class_list` and `label_list`; with "folders", those without a
         usable image have none.
     captioned: `Images.captions` are there: those of "builtin" and "emoji", or what `scan` finds, and then `path` may be
@@ -62,6 +62,8 @@ def load(
     match path:
         case "builtin":
             return _resized(builtin.images(), path, resolution, interpolation, progress)
+        case "emoji":
+            return _resized(emoji.images(), path, resolution, interpolation, progress)
         case "cifar10" if captioned:
             raise DataError(
                 'cifar10 has classes and no captions: for a text-to-image run give data.path "builtin", "emoji" '

@@ -99,3 +99,13 @@ def test_smaller_is_antialiased(emoji, monkeypatch):
     boxes = native.pixels.reshape(-1, 3, 16, 4, 16, 4).mean((3, 5))
     assert np.abs(small.pixels - boxes).mean() < 4
     assert small.captions == native.captions
+
+
+def test_keywords_say_more_than_names(emoji):
+    assert emoji.captions is not None
+    assert ("grinning face", "grinning face, smile, happy, joy") in emoji.captions
+    for name, more in emoji.captions:
+        words = more.removeprefix(f"{name}, ").split(", ")
+        assert more.startswith(f"{name}, ")
+        assert 1 <= len(words) <= 3
+        assert all(word.replace(" ", "").isalpha() and word not in name.split() for word in words)

@@ -1,7 +1,7 @@
-"""3,010 of Microsoft's Fluent emoji at 64 px on white, nine classes, a caption each; licences in NOTICE.
+"""3,010 of Microsoft's Fluent emoji at 64 px on white, nine classes, two captions each; licences in NOTICE.
 
 emoji.webp is one mosaic of 64 x 64 cells, lossless, row by row; emoji.tsv names the cells in the same order: code
-points, class, group, caption. scripts/build_builtin.py makes both. Decoding takes under a second.
+points, class, group, name, keywords. scripts/build_builtin.py makes both. Decoding takes under a second.
 """
 
 from pathlib import Path
@@ -16,9 +16,10 @@ SIDE = 64  # px of a cell
 
 
 def images() -> Images:
-    """All built-in images at 64 x 64. A group is one picture in all its skin tones and genders."""
+    """All built-in images at 64 x 64; captions such as "grinning face" and "grinning face, smile, happy, joy". A group
+    is one picture in all its skin tones and genders."""
     rows = [line.split("\t") for line in (FOLDER / "emoji.tsv").read_text("utf-8").splitlines()[1:]]
-    names, labels, groups, captions = zip(*rows, strict=True)
+    names, labels, groups, called, keywords = zip(*rows, strict=True)
     classes = tuple(sorted(set(labels)))
     with Image.open(FOLDER / "emoji.webp") as mosaic:
         sheet = np.asarray(mosaic.convert("RGB"))
@@ -30,5 +31,5 @@ def images() -> Images:
         classes=classes,
         names=names,
         groups=groups,
-        captions=tuple((caption,) for caption in captions),
+        captions=tuple((name, f"{name}, {more}") for name, more in zip(called, keywords, strict=True)),
     )
