@@ -28,7 +28,7 @@ from gear.text.sizes import Size, size
 from gear.train.loop import part_of
 from gear.update import Trained
 
-KNOWN = {"builtin": 9, "cifar10": 10}  # classes of the data sets known by name
+KNOWN = {"builtin": 9, "emoji": 9, "cifar10": 10}  # classes of the data sets known by name
 CLASSES = 1000  # ImageNet's; of a folder, which is not looked into
 
 

@@ -409,7 +409,7 @@ def test_recipes_are_listed(gear: Gear, args: list[str]) -> None:
         (["--verbose"], "there is no command '--verbose'; the commands are"),
         (
             ["train", "demo-nave"],
-            "there is no recipe 'demo-nave'; perhaps you meant 'demo-naive' or 'demo-repa' or 'demo-llamagen'; `gear",
+            "there is no recipe 'demo-nave'; perhaps you meant 'demo-naive' or 'demo-text' or 'demo-repa'; `gear",
         ),
         (["train", "xyz"], "there is no recipe 'xyz'; `gear recipes` lists the"),
         (["train", "none.json"], "none.json"),

@@ -168,7 +168,7 @@ def test_stored_codes_leave_only_the_generator(tiny: Config, trained, tmp_path: 
 
 def test_classes_of_the_data_sets_known_by_name(tiny: Config) -> None:
     assert plan.KNOWN.keys() == set(NAMED)
-    assert plan.KNOWN["builtin"] == len(builtin.images().classes)
+    assert plan.KNOWN["builtin"] == plan.KNOWN["emoji"] == len(builtin.images().classes)
     assert plan.KNOWN["cifar10"] == len(cifar10.CLASSES)
     ten, many = (plan.plan(replace(tiny, data=replace(tiny.data, path=path))) for path in ("cifar10", "elsewhere"))
     assert many.parameters["generator"] - ten.parameters["generator"] == (plan.CLASSES - 10) * tiny.generator.width
