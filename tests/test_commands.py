@@ -80,7 +80,7 @@ def test_the_command_that_comes_next_has_the_same_options(
     assert "done: runs/frozen" in say(*args)
     assert "done: runs/frozen" in say(*args)  # a run on the same codes goes on
 
-    said = say("encode", "runs/frozen/config.json", "--data.codes=None", "--out", "others", "--data.no-flip")
+    said = say("encode", "runs/frozen/config.json", "--data.codes=None", "--out", "others", "--data.flip", "False")
     args = next_command(said)
     assert args[-2:] == ["--out", "runs/frozen-codes"]  # since the run there is another one
     assert "done: runs/frozen-codes" in say(*args)

@@ -30,7 +30,7 @@ def imagenet_b_24gb() -> Config:
 def folder_256() -> Config:
     """GEAR-B on your own images at 256 px, one 24 GB GPU.
 
-    A folder of class folders, or of images, which are then one class. With captions or writing in them: --data.no-flip.
+    A folder of class folders, or of images, which are then one class. With writing in them: --data.flip False.
     """
     data = Data("images", crop="random", workers=8)
     return replace(imagenet_b_24gb(), data=data, optimizer=Optimizer(ema=0.999), steps=50_000, save_every=1000)

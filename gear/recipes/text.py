@@ -8,7 +8,7 @@ twelve scales of guidance.
 The middle square is prepared once and kept, which of all of GPIC takes 20 TB; --data.crop random decodes at each visit.
 
 The released code differs in how it feeds the caption (PAPER.md, M12): `gear train table02-gear-390k
---generator.text.rotary zero --generator.text.padding right --data.flip`, for it also flips images under captions that
+--generator.text.rotary zero --generator.text.padding right --data.flip True`, for it also flips images under captions that
 say left and right.
 """
 
@@ -182,7 +182,7 @@ def folder_text_256() -> Config:
 
     A folder with a text beside each image, tars, or a CSV or JSON Lines file. GEAR's published tokenizer, frozen, and
     a generator of size B that reads 77 tokens of MiniLM: `gear fetch minilm`. For long captions
-    --generator.text.encoder qwen3-1.7b --generator.text.tokens 300.
+    --generator.text.encoder qwen3-1.7b --generator.text.tokens 300 --batch 16.
     """
     return replace(
         folder_256(),
