@@ -256,6 +256,12 @@ def _generator(
     if config.generator.init is not None and loaded:
         checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
         fits_generator(checkpoint, config)
+        read = checkpoint.averaged("generator").get("cls_embedding.null")
+        if read is not None and null is not None and read.shape != null.shape:
+            raise state.CheckpointError(
+                f"{checkpoint.path} holds a generator that reads a text encoder of {read.shape[1]} channels, and "
+                f"{config.generator.text.encoder} has {null.shape[1]}: change generator.text.encoder, or generator.init."
+            )
         _fill_generator(net, checkpoint)
     return _trained("generator", net.to(on), o.generator_lr, config, o.ema)
 
@@ -340,7 +346,10 @@ def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
 
     def shape(c: Config) -> Config:
         g = c.generator
-        how = {"class_rotary": g.class_rotary} if g.text is None else {"text": dataclasses.replace(g.text, drop=0.0)}
+        if g.text is None:
+            how = {"class_rotary": g.class_rotary}
+        else:  # which encoder, of how many tokens: what fits is told by its channels
+            how = {"text": cfg.Text(dual=g.dual_blocks, rotary=g.text.rotary, padding=g.text.padding)}
         only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, **how)
         return dataclasses.replace(Config(), generator=only)
 

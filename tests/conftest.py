@@ -5,6 +5,7 @@ pyproject.toml adds the annotation checks.
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from gear.config import (
     Generator,
     Optimizer,
     Target,
+    Text,
     Tokenizer,
     TokenizerLoss,
     Watch,
@@ -113,4 +115,61 @@ def trained(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     run.train(tiny, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random text encoder: a decoder of two layers and 32 channels, a token a byte."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer as Words
+    from tokenizers import models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("encoders") / "reading"
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Words(models.BPE(vocab={token: i for i, token in enumerate([*letters, "<end>"])}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    net = transformers.Qwen3Model(
+        transformers.Qwen3Config(
+            vocab_size=257, num_key_value_heads=1, head_dim=16, max_position_embeddings=64, **sizes
+        )
+    )
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def captioned_folder(images_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of `images_folder`, each with a .txt of one to three captions beside it."""
+    root = tmp_path_factory.mktemp("captioned")
+    for number, file in enumerate(sorted(images_folder.rglob("*.png"))):
+        name = f"{file.parent.name}-{file.stem}"
+        (root / f"{name}.png").write_bytes(file.read_bytes())
+        texts = [f"a {file.parent.name}", f"{file.parent.name} number {file.stem}", "a shape"][: 1 + number % 3]
+        (root / f"{name}.txt").write_text("\n".join(texts))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tiny: Config, reading: Path, captioned_folder: Path) -> Config:
+    """`tiny` with captions in place of classes, up to twelve bytes of each; both parts trained."""
+    return replace(
+        tiny,
+        generator=replace(tiny.generator, text=Text(str(reading), tokens=12)),
+        data=replace(tiny.data, path=str(captioned_folder)),
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_text(tiny_text: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `tiny_text`, to read and not to change."""
+    from gear import run  # late: not every test needs it
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny-text"
+    run.train(tiny_text, folder)
     return folder

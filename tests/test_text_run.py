@@ -1,0 +1,254 @@
+"""Runs whose condition is a caption: every stage, resumed, streamed, mixed, on stored codes; and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gear import build, run
+from gear.config import VQ, Config, ConfigError, Frozen, Gear, Naive, Part, Text, Warmup, flips
+from gear.config_json import from_json, read, to_json
+from gear.encode import encode
+from gear.generator import generate
+from gear.prompts import Prompts
+from gear.text import TextError
+from gear.train import log, state
+from gear.train.batches import Stored, Streamed
+from gear.train.loop import part_of
+from gear.train.reader import Reader
+from gear.train.state import CheckpointError
+
+CPU = torch.device("cpu")
+
+
+def frozen(config: Config, tokenizer: Path) -> Config:
+    return replace(config, stage=Frozen(), tokenizer=replace(config.tokenizer, init=str(tokenizer)))
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(state.load(folder).tensors)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(t, b[name]) for name, t in a.items())
+
+
+def losses(config: Config, steps: int = 4) -> list[dict[str, float]]:
+    """Of the first steps, as the loop makes them."""
+    fed = run.supply(config, None, CPU)
+    training = build.training(config, len(fed.classes), fed.dims, CPU, null=fed.null)
+    made = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        made.append({name: float(value) for name, value in training.step(fed.batches(step)).terms.items()})
+    return made
+
+
+def test_the_folder(tiny_text: Config, trained_text: Path) -> None:
+    """It holds all that sampling needs but the text encoder, and says which that was."""
+    assert read(trained_text / run.CONFIG) == run.in_full(tiny_text)
+    about = json.loads((trained_text / "data.json").read_text())
+    assert len(about["weights"]["generator.text.encoder"]) == 64
+    checkpoint = state.load(trained_text)
+    assert checkpoint.classes == ()
+    reader = build.reader(tiny_text, CPU, None)
+    assert reader is not None
+    assert torch.equal(checkpoint.part("generator")["cls_embedding.null"], reader.null)
+    assert torch.equal(checkpoint.part("generator_ema")["cls_embedding.null"], reader.null)
+    lines = log.read(trained_text / log.NAME)
+    assert all(line["ntp"] > 0 for line in lines)
+
+
+def test_a_run_draws_what_it_is_asked_for(trained_text: Path) -> None:
+    pair = run.load(trained_text, "cpu")
+    assert pair.generator is not None
+    assert pair.text is not None
+    prompts = pair.text(["a disc", "a square"])
+    q = generate(pair.generator, torch.tensor([0, 1, 1]), prompts=prompts, seed=0, cfg_scale=2.0)
+    assert q.shape == (3, 16)
+    assert pair.tokenizer.decode(q).shape == (3, 3, 32, 32)
+
+
+@pytest.mark.parametrize("stage", [Gear(), Frozen(), Naive()], ids=lambda s: type(s).__name__)
+def test_an_interrupted_run_is_the_same_to_the_last_bit(
+    tiny_text: Config, trained: Path, tmp_path: Path, stage: Gear | Frozen | Naive
+) -> None:
+    config = replace(frozen(tiny_text, trained), stage=stage)
+    run.train(replace(config, steps=3), tmp_path / "twice")
+    run.train(config, tmp_path / "twice")
+    run.train(config, tmp_path / "once")
+    assert same(tensors(tmp_path / "twice"), tensors(tmp_path / "once"))
+
+
+def test_a_streamed_mixture_resumes_to_the_last_bit(
+    tiny_text: Config, trained: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    parts = (Part(str(captioned_folder), 0.5), Part("builtin", 2.0))
+    data = replace(tiny_text.data, mixture=parts[:1], crop="random", workers=0)
+    config = replace(frozen(tiny_text, trained), data=data)
+    assert isinstance(run.supply(config, None, CPU).batches, Streamed)
+    run.train(replace(config, steps=3), tmp_path / "twice")
+    run.train(config, tmp_path / "twice")
+    run.train(config, tmp_path / "once")
+    assert same(tensors(tmp_path / "twice"), tensors(tmp_path / "once"))
+    prepared = replace(config, data=replace(data, mixture=parts, crop="center"))
+    assert len(losses(prepared)) == 4
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_stored_captions_give_the_same_losses(tiny_text: Config, trained: Path, tmp_path: Path, crop: str) -> None:
+    """No image, no tokenizer and no text encoder is run then."""
+    views = {"views": 2} if crop == "random" else {}
+    config = frozen(tiny_text, trained)
+    config = replace(config, data=replace(config.data, crop=crop, workers=0, **views))
+    encode(config, tmp_path / "codes", features=True)
+    stored = replace(config, data=replace(config.data, codes=str(tmp_path / "codes")))
+    fed = run.supply(stored, None, CPU)
+    assert isinstance(fed.batches, Stored)
+    assert (fed.images, fed.reader) == (None, None)
+    assert losses(stored) == losses(config)
+    other = replace(stored, generator=replace(stored.generator, text=replace(stored.generator.text, tokens=8)))
+    with pytest.raises(ConfigError, match=r"was encoded with text .*'tokens': 12"):
+        run.supply(other, None, CPU)
+
+
+def test_tokens_alone_may_be_stored(tiny_text: Config, trained: Path, tmp_path: Path) -> None:
+    config = frozen(tiny_text, trained)
+    encode(config, tmp_path / "codes", features=False)
+    stored = replace(config, data=replace(config.data, codes=str(tmp_path / "codes")))
+    assert losses(stored) == losses(config)
+
+
+def test_a_reader_remembers_what_it_read(tiny_text: Config) -> None:
+    reader = build.reader(tiny_text, CPU, 3)
+    assert reader is not None
+    read, passes = reader(["a", "b", "a"]), []
+    reader.encoder.register_forward_hook(lambda *_: passes.append(1))
+    again = reader(["b", "a"])
+    assert passes == []
+    assert torch.equal(again.states, read.states[[1, 0]])
+    assert torch.equal(again.valid, read.valid[[1, 0]])
+    forgetful = Reader(reader.encoder, None)(["b", "a", "c", "d"])
+    assert torch.equal(forgetful.states[:2], again.states)
+    assert torch.equal(reader(["b", "a", "c", "d"]).states, forgetful.states)  # more than it has room for
+
+
+def test_every_caption_of_an_image_comes(tiny_text: Config, trained: Path) -> None:
+    fed = run.supply(frozen(tiny_text, trained), None, CPU)
+    assert fed.images is not None
+    reader = build.reader(tiny_text, CPU, None)
+    assert reader is not None
+    texts = sorted({text for several in fed.images.train.captions for text in several})
+    known, seen = reader(texts), set()
+    for step in range(20):
+        for row in fed.batches(step).c.states:
+            seen |= {i for i in range(len(texts)) if torch.equal(known.states[i], row)}
+    assert seen == set(range(len(texts)))
+    assert len(texts) > 5
+
+
+def test_parts_of_a_batch_have_their_captions(tiny_text: Config, trained: Path) -> None:
+    batch = run.supply(frozen(tiny_text, trained), None, CPU).batches(0)
+    part = part_of(batch, 1, 3)
+    assert isinstance(part.c, Prompts)
+    assert torch.equal(part.c.states, batch.c.states[1:2])
+    assert len(part.c) == 1
+
+
+def test_captions_are_not_flipped_unless_asked(tiny: Config, tiny_text: Config) -> None:
+    assert (flips(tiny), flips(tiny_text)) == (True, False)
+    assert flips(replace(tiny_text, data=replace(tiny_text.data, flip=True)))
+
+
+def test_flipped_captions_are_warned_of(
+    tiny_text: Config, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(frozen(tiny_text, trained), steps=1)
+    run.train(replace(config, data=replace(config.data, flip=True)), tmp_path / "run")
+    assert "their captions are not" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_warm_up_reads_no_caption(tiny_text: Config, images_folder: Path, tmp_path: Path) -> None:
+    """Nor does it need the encoder: the tokenizer of a text-to-image run may be warmed up on any images."""
+    text = Text("nowhere/at-all", tokens=12)
+    data = replace(tiny_text.data, path=str(images_folder))
+    config = replace(tiny_text, stage=Warmup(), generator=replace(tiny_text.generator, text=text), data=data, steps=1)
+    run.train(config, tmp_path / "run")
+    assert state.load(tmp_path / "run").step == 1
+
+
+def test_a_configuration_with_text_is_kept_as_json(tiny_text: Config) -> None:
+    parts = (Part("more", 0.5),)
+    config = replace(tiny_text, data=replace(tiny_text.data, mixture=parts))
+    assert from_json(to_json(config)) == config
+    assert from_json(to_json(replace(config, generator=replace(config.generator, text=None)))).generator.text is None
+
+
+# ------------------------------------------------------------------------------------------- refused
+
+
+def test_a_generator_that_read_another_encoder_is_refused(
+    tiny_text: Config, trained_text: Path, trained: Path, reading: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    narrow = tmp_path / "narrow"
+    sizes = {"hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.Qwen3Model(
+        transformers.Qwen3Config(vocab_size=257, num_key_value_heads=1, head_dim=8, max_position_embeddings=64, **sizes)
+    ).save_pretrained(narrow)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (narrow / name).write_bytes((reading / name).read_bytes())
+    generator = replace(tiny_text.generator, init=str(trained_text), text=Text(str(narrow), tokens=12))
+    config = replace(frozen(tiny_text, trained), generator=generator)
+    with pytest.raises(CheckpointError, match=r"reads a text encoder of 32 channels.*has 16"):
+        run.train(config, tmp_path / "run")
+
+
+def test_a_class_conditional_generator_is_no_start(tiny_text: Config, trained: Path, tmp_path: Path) -> None:
+    generator = replace(tiny_text.generator, init=str(trained))
+    with pytest.raises(CheckpointError, match=r"another generator.*generator\.text"):
+        run.train(replace(frozen(tiny_text, trained), generator=generator), tmp_path / "run")
+
+
+def test_a_tokenizer_of_another_codebook_is_refused(tiny_text: Config, trained: Path, tmp_path: Path) -> None:
+    config = frozen(tiny_text, trained)
+    other = replace(config, tokenizer=replace(config.tokenizer, quantizer=VQ(codebook_size=32, dim=4)))
+    with pytest.raises(CheckpointError, match="codebook_size: 16 -> 32"):
+        run.train(other, tmp_path / "run")
+
+
+def test_an_encoder_that_is_not_there_is_named_before_the_long_work(
+    tiny_text: Config, trained: Path, tmp_path: Path
+) -> None:
+    config = frozen(tiny_text, trained)
+    text = Text(str(tmp_path / "gone"), tokens=12)
+    with pytest.raises(TextError, match="gone"):
+        run.train(replace(config, generator=replace(config.generator, text=text)), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_images_without_captions_are_refused(
+    tiny_text: Config, trained: Path, images_folder: Path, tmp_path: Path
+) -> None:
+    config = frozen(tiny_text, trained)
+    with pytest.raises(ValueError, match="caption"):
+        run.train(replace(config, data=replace(config.data, path=str(images_folder))), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (Text(tokens=0), "generator.text.tokens must be at least 1"),
+        (Text(drop=1.0), "generator.text.drop must be in"),
+        (Text(dual=3), "generator.text.dual must be from 0 to layers = 2"),
+        (Text(encoder=""), "generator.text.encoder must be a text encoder"),
+    ],
+)
+def test_an_impossible_text_is_named(tiny_text: Config, text: Text, message: str) -> None:
+    from gear.config_check import check
+
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        check(replace(tiny_text, generator=replace(tiny_text.generator, text=text)))
