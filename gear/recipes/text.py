@@ -8,8 +8,8 @@ twelve scales of guidance.
 The middle square is prepared once and kept, which of all of GPIC takes 20 TB; --data.crop random decodes at each visit.
 
 The released code differs in how it feeds the caption (PAPER.md, M12): `gear train table02-gear-390k
---generator.text.rotary zero --generator.text.padding right --data.flip True`, for it also flips images under captions that
-say left and right.
+--generator.text.rotary zero --generator.text.padding right --data.flip True`, for it also flips images under captions
+that say left and right.
 """
 
 from dataclasses import replace
