@@ -1,6 +1,8 @@
-"""What a trained run can do: draw images, and encode and decode given ones."""
+"""What a trained run can do: draw images of classes or of texts, and encode and decode given ones."""
 
-from collections.abc import Sequence
+import logging
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +17,26 @@ from gear.data.classes import class_names
 from gear.data.crop import Interpolation
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
-from gear.data.members import Member
+from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
 from gear.generator.sampling import class_labels, generate
 from gear.progress import bars
 from gear.run import Pair
+from gear.text import TextEncoder
 from gear.train.batches import to_float, to_uint8
+from gear.train.state import NAME
 
-AT_ONCE = 128  # images encoded or decoded in one pass
+AT_ONCE = 128  # images encoded, rebuilt or drawn in one go
+GPU_ROWS = 32  # images decoded in one pass; on a CPU one, so that none is wasted
+
+log = logging.getLogger("gear")
 
 
 def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UInt8[Tensor, "n 3 H W"]:
     """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
-    generator = require_generator(pair)
+    generator = require_classes(pair)
     with bars() as progress:
         bar = progress.add_task("sampling", total=None, note="")
 
@@ -37,7 +44,7 @@ def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UIn
             progress.update(bar, completed=done, total=total)
 
         q = generate(generator, labels, seed=seed, progress=step, **options)
-    return torch.cat([to_uint8(pair.tokenizer.decode(part)).cpu() for part in q.split(AT_ONCE)])
+    return decode_tokens(pair, q).cpu()
 
 
 def require_generator(pair: Pair) -> Generator:
@@ -50,6 +57,127 @@ def require_generator(pair: Pair) -> Generator:
             "this one as its --tokenizer."
         )
     return pair.generator
+
+
+def decode_tokens(pair: Pair, q: Int[Tensor, "n N"]) -> UInt8[Tensor, "n 3 H W"]:
+    """Pixels of drawn tokens, on the device. Equally many images in every pass, the last one filled up: a network rounds
+    differently for another number of rows, and an image must not depend on those that come with it."""
+    rows = 1 if pair.on.type == "cpu" else GPU_ROWS
+    full = torch.cat([q, q[-1:].expand(-len(q) % rows, -1)])
+    return torch.cat([to_uint8(pair.tokenizer.decode(part)) for part in full.split(rows)])[: len(q)]
+
+
+def draw_prompts(
+    pair: Pair,
+    texts: Sequence[str],
+    seed: int,
+    *,
+    image_ids: Sequence[int] | None = None,
+    negative: str | None = None,
+    **options: Any,
+) -> UInt8[Tensor, "n 3 H W"]:
+    """An image of each text, of which several may be equal; image i depends on (seed, image_ids[i]), its text, the
+    negative one and the options alone, and not on the others.
+
+    image_ids: None: 0 .. n-1. negative: what guidance leads away from. options: `generate`'s. Says once how many tokens
+    of too long texts are cut. Raises ValueError for a pair that draws classes and for a text without words.
+    """
+    check_prompts(pair, texts, negative)
+    with bars() as progress:
+        bar = progress.add_task("sampling", total=None, note="")
+
+        def step(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        return paint(pair, texts, seed, image_ids=image_ids, negative=negative, progress=step, **options)
+
+
+def paint(
+    pair: Pair,
+    texts: Sequence[str],
+    seed: int,
+    *,
+    image_ids: Sequence[int] | None = None,
+    negative: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> UInt8[Tensor, "n 3 H W"]:
+    """`draw_prompts` of texts that were checked, without a word."""
+    generator, encoder = require_texts(pair)
+    ids = range(len(texts)) if image_ids is None else image_ids
+    nothing = encoder([negative]) if negative else None
+    block = max(AT_ONCE, options.get("batch", 0))
+    starts, images = range(0, len(texts), block), []
+    for number, start in enumerate(starts):
+        some = texts[start : start + block]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(some))}
+
+        def step(done: int, total: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * total + done, len(starts) * total)
+
+        options |= {"prompts": encoder(list(rows)), "negative": nothing, "progress": step}
+        labels = torch.tensor([rows[text] for text in some])
+        q = generate(generator, labels, seed=seed, image_ids=ids[start : start + block], **options)
+        images.append(decode_tokens(pair, q).cpu())
+    return torch.cat(images)
+
+
+def check_prompts(pair: Pair, texts: Sequence[str], negative: str | None = None) -> None:
+    """Before the long work. Says how many tokens of too long texts are cut. Raises ValueError for none, for one without
+    words, and for a pair that draws classes."""
+    encoder = require_texts(pair)[1]
+    if not texts:
+        raise ValueError("give at least one prompt.")
+    lengths, nothing = encoder.lengths(texts), encoder.lengths([""])[0]
+    for i, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        if not text.strip() or length <= nothing:
+            raise ValueError(
+                f"prompt {i + 1} of {len(texts)} has no words ({text[:40]!r}): say what to draw; any prompt with "
+                "--cfg-scale 0 draws as if there were none."
+            )
+    given = [*texts, negative] if negative else texts
+    lengths += encoder.lengths([negative]) if negative else []
+    cut = {text: length for text, length in zip(given, lengths, strict=True) if length > encoder.tokens}
+    if cut:
+        text = max(cut, key=lambda text: cut[text])
+        shown = text if len(text) <= 60 else f"{text[:60]}..."
+        told = f"the longest is cut to {encoder.tokens} of its {cut[text]} tokens: {shown!r}"
+        log.warning("warning: too long are %d of %d prompts; %s.", len(cut), len(set(given)), told)
+
+
+def draws_texts(pair: Pair) -> bool:
+    """Whether what its generator draws is said by texts. Raises ValueError where there is none."""
+    require_generator(pair)
+    return pair.checkpoint.config.generator.text is not None
+
+
+def require_texts(pair: Pair) -> tuple[Generator, TextEncoder]:
+    """Raises ValueError where the generator draws classes, or there is none."""
+    if not draws_texts(pair):
+        first = class_names(pair.checkpoint.classes)[:1]
+        raise ValueError(
+            f"{called(pair)} draws classes, not texts: `gear sample {called(pair)} --classes {shlex.join(first)}`."
+        )
+    generator, encoder = require_generator(pair), pair.text
+    assert encoder is not None
+    return generator, encoder
+
+
+def require_classes(pair: Pair) -> Generator:
+    """Raises ValueError where the generator draws texts, or there is none."""
+    if draws_texts(pair):
+        raise ValueError(
+            f"{called(pair)} draws what a text says, and no classes: "
+            f'`gear sample {called(pair)} --prompt "a red apple"`.'
+        )
+    return require_generator(pair)
+
+
+def called(pair: Pair) -> str:
+    """As one types it: a run by its folder."""
+    path = pair.checkpoint.path
+    return shlex.quote(str(path.parent if path.name == NAME else path))
 
 
 def rebuild(pair: Pair, pixels: UInt8[Tensor, "n 3 H W"]) -> UInt8[Tensor, "n 3 H W"]:
@@ -90,12 +218,12 @@ def sample(
         raise ValueError(f"n must be at least 1; it is {n}.")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
-    require_generator(pair)
+    require_classes(pair)
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
     labels = class_labels(n, len(names), given, seed)
     images = draw(pair, labels, seed, **asdict(pair.checkpoint.config.sampling) | options)
-    folder = _folder(pair)
+    folder = folder_of(pair)
     match save:
         case "grid":
             path = out or folder / "samples.png"
@@ -124,12 +252,12 @@ def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolati
     print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(names)} images, {pixels.shape[-1]} px")
     columns = min(len(pixels), 8)
     rows = [t for a, b in zip(pixels.split(columns), rebuilt.split(columns), strict=True) for t in _rows(a, b, columns)]
-    path = out or _folder(pair) / "reconstructions.png"
+    path = out or folder_of(pair) / "reconstructions.png"
     save_grid(torch.cat(rows), path, columns, upscale=max(1, 256 // pixels.shape[-1]))
     return path
 
 
-def _folder(pair: Pair) -> Path:
+def folder_of(pair: Pair) -> Path:
     """Where its pictures go: into the run, or, for public files, to where one is."""
     path = pair.checkpoint.path
     return path.parent if path.suffix == ".safetensors" and pair.checkpoint.step else Path(".")
@@ -154,7 +282,7 @@ def open_images(
     return names, torch.from_numpy(np.stack(pixels))
 
 
-def _inside(folder: Path) -> list[tuple[Path, Path | Member]]:
+def _inside(folder: Path) -> list[tuple[Path, File]]:
     """What each image is called, and where it is."""
     listing = scan(folder)
     for reason, name in listing.problems:

@@ -1,6 +1,6 @@
 """A run's samples as images to measure, drawn when they are asked for: the same ones for a seed, whatever the batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,10 @@ from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
 from gear.evaluate.results import Model, require_seed
 from gear.generator.sampling import LANES, Options, class_labels, generate
-from gear.inference import AT_ONCE, label_numbers, require_generator
+from gear.inference import decode_tokens, label_numbers, require_classes
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
-from gear.train.batches import to_uint8
 
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
 
@@ -38,7 +37,7 @@ class Drawn:
         self, pair: Pair, n: int, seed: int = 0, *, classes: tuple[str, ...] = (), batch: int = 128, **options: Any
     ):
         require_seed(seed)
-        self.pair, self.generator, self.seed = pair, require_generator(pair), seed
+        self.pair, self.generator, self.seed = pair, require_classes(pair), seed
         self.options = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
         given = label_numbers(classes, pair.checkpoint.classes) or None
         self.labels = class_labels(n, self.generator.null_label, given, seed)
@@ -87,16 +86,22 @@ class Drawn:
     def _drawn(self, ids: range) -> UInt8[Tensor, "b 3 H W"]:
         labels = self.labels[ids.start : ids.stop]
         q = generate(self.generator, labels, seed=self.seed, image_ids=ids, batch=self.block, **self.options)
-        return torch.cat([to_uint8(self.pair.tokenizer.decode(part)) for part in q.split(AT_ONCE)])
+        return decode_tokens(self.pair, q)
 
     def label(self, but: str = "") -> str:
         """What tells these samples from others of the run, for the name of a folder. but: an option to leave out."""
-        usual = asdict(Options())
-        changed = {k: v for k, v in self.options.items() if k == "cfg_scale" or v != usual[k]}
-        found = {"step": self.pair.checkpoint.step or None, **changed, "seed": self.seed or None}
-        found |= {"classes": "-".join(self.classes) or None}
-        names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
-        return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None and k != but))
+        return label(self.pair, self.options, self.seed, but, classes="-".join(self.classes))
+
+
+def label(pair: Pair, options: Mapping[str, Any], seed: int, but: str = "", **more: str) -> str:
+    """What tells samples from others of a run, for the name of a folder. but: an option to leave out. more: what else
+    was asked for, "" for what was not."""
+    usual = asdict(Options())
+    changed = {k: v for k, v in options.items() if k == "cfg_scale" or v != usual[k]}
+    found = {"step": pair.checkpoint.step or None, **changed, "seed": seed or None}
+    found |= {name: value or None for name, value in more.items()}
+    names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
+    return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None and k != but))
 
 
 def _short(value: Any) -> str:

@@ -1,16 +1,22 @@
 """`gear sample`: images from a run or from public weights."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
+
+CLASSES, EACH = 64, 4  # images of classes in all, and of each prompt
 
 
 def sample(
     run: Positional[Path],
     /,
-    n: int = 64,
+    n: int | None = None,
     classes: tuple[str, ...] = (),
+    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    prompts: Path | None = None,
+    negative: str | None = None,
     cfg_scale: float | None = None,
     cfg_interval: tuple[int, int] | None = None,
     temperature: float | None = None,
@@ -27,8 +33,12 @@ def sample(
 
     Args:
         run: Run folder, checkpoint, saved model, or a generator file of LlamaGen or GEAR (then with --tokenizer).
-        n: How many images.
+        n: How many images: of classes in all, 64; of texts of each one, 4.
         classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
+        prompt: What to draw, of a text-to-image run; given several times, several texts.
+        prompts: A file of texts: .txt, one a line; .csv, .jsonl, .json, ... with a column prompt, caption or text,
+            such as GenEval's evaluation_metadata.jsonl; or a folder of .txt files, one a text, as DPG-Bench's.
+        negative: A text that guidance leads away from, in place of no text.
         cfg_scale: Classifier-free guidance, u + s (c - u); 1 is none. This and the next ones by default as the run
             has them (`sampling`).
         cfg_interval: Tokens [a, b) in which guidance acts; none: all.
@@ -36,13 +46,15 @@ def sample(
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
         seed: The same seed gives the same images, whatever the batch.
-        save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator.
+        save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator; of texts with the text
+            above its images, or in captions.jsonl.
         out: File (grid, npz) or folder (png); by default in the run folder.
         tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).
         device: Where to run.
     """
     from gear import inference
+    from gear.commands import prompted, sampling
     from gear.run import load
 
     given = {
@@ -53,5 +65,13 @@ def sample(
         "top_p": top_p,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    texts = [*prompt, *([caption.text for caption in prompted.texts(prompts)] if prompts else [])]
     pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
-    print(inference.sample(pair, n, classes, seed, save, out, **options))
+    if inference.draws_texts(pair):
+        if classes or not texts:
+            inference.require_classes(pair)
+        print(sampling.sample_prompts(pair, texts, EACH if n is None else n, seed, save, out, negative, **options))
+        return
+    if texts or negative is not None:
+        inference.require_texts(pair)
+    print(inference.sample(pair, CLASSES if n is None else n, classes, seed, save, out, **options))

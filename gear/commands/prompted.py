@@ -1,0 +1,119 @@
+"""Images of prompts, drawn by a text-to-image model: the same ones for a seed, whatever the batch."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gear import text
+from gear.commands import models
+from gear.commands.drawing import is_model, label
+from gear.evaluate.captions import Caption, captions
+from gear.evaluate.prompts import dpg
+from gear.evaluate.results import Model, require_seed
+from gear.generator.sampling import LANES, Options
+from gear.inference import check_prompts, paint, require_texts
+from gear.run import Pair, load
+
+
+@dataclass(frozen=True, eq=False)
+class Artist:
+    """`artist(texts, numbers)` draws an image a text, as `gear.evaluate.layouts` asks for them.
+
+    options: of `generate`, all of them. batch: images in one pass on a GPU. digests: of the weights, by their parts.
+    """
+
+    pair: Pair
+    seed: int
+    negative: str | None
+    options: Mapping[str, Any]
+    batch: int
+    digests: Mapping[str, str]
+
+    def __call__(self, texts: Sequence[str], numbers: Sequence[int]) -> UInt8[Tensor, "b 3 H W"]:
+        options = {"negative": self.negative, "batch": self.batch, **self.options}
+        return paint(self.pair, texts, self.seed, image_ids=numbers, **options)
+
+    def at(self, scale: float) -> "Artist":
+        """With another scale of guidance."""
+        return replace(self, options={**self.options, "cfg_scale": scale})
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raises ValueError for one without words; says what is cut."""
+        check_prompts(self.pair, texts, self.negative)
+
+    def about(self) -> dict[str, Any]:
+        """What the images depend on beside the prompts; the batch only where it may round differently."""
+        interval = self.options["cfg_interval"]
+        found = {"seed": self.seed, "negative": self.negative, **self.digests, **self.options}
+        found["cfg_interval"] = None if interval is None else list(interval)
+        return found | ({} if self.pair.on.type == "cpu" else {"batch": self.batch})
+
+    def source(self) -> dict[str, Any]:
+        """For results.json."""
+        checkpoint = self.pair.checkpoint
+        return {"kind": "samples", "path": str(checkpoint.path), "step": checkpoint.step, **self.about()}
+
+    def folder(self, what: str, but: str = "") -> Path:
+        """Where an evaluation of these images goes by default. but: an option that its name leaves out."""
+        negative = hashlib.sha256(self.negative.encode()).hexdigest()[:8] if self.negative else ""
+        told = label(self.pair, self.options, self.seed, but, negative=negative)
+        return models.folder(self.pair.checkpoint) / models.slug(what, told)
+
+    def model(self) -> Model:
+        checkpoint, (generator, _) = self.pair.checkpoint, require_texts(self.pair)
+        return models.model(checkpoint, models.called(checkpoint.path), generator)
+
+
+def artist(pair: Pair, seed: int = 0, negative: str | None = None, batch: int = 128, **options: Any) -> Artist:
+    """options: of `generate`, in place of the run's. Raises ValueError for a pair that draws classes, and for options
+    that are out of range."""
+    require_seed(seed)
+    require_texts(pair)
+    said = pair.checkpoint.config.generator.text
+    assert said is not None
+    digests = {"weights_sha256": models.weights_sha256(pair.checkpoint, "tokenizer", "generator")}
+    digests |= {"text_encoder": said.encoder, "text_encoder_sha256": text.digests(said)}
+    whole = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
+    lanes = LANES if pair.on.type == "cpu" else -(-batch // LANES) * LANES
+    return Artist(pair, seed, negative or None, whole, lanes, digests)
+
+
+def opened(
+    source: str,
+    prompts: Path | None,
+    *,
+    seed: int,
+    device: str,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    negative: str | None = None,
+    wanted: str = "a file of them",
+    **options: Any,
+) -> Artist | None:
+    """The model called `source`, which is to draw `prompts`; None where `source` is images.
+
+    options: of `generate`, those that are not None. wanted: which prompts the command takes, for messages. Raises
+    ValueError for a model without prompts, and for images with what only a model has.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if is_model(source):
+        if prompts is None:
+            raise ValueError(f"{source} is a model: say what it should draw with --prompts, {wanted}.")
+        pair = load(source, device, tokenizer=tokenizer, resolution=resolution)
+        return artist(pair, seed, negative, **given)
+    given |= {"prompts": prompts, "tokenizer": tokenizer, "negative": negative}
+    given.pop("cfg_scale", None)  # which images were drawn with, for the tables
+    if kept := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
+        raise ValueError(f"{source} is no model, so that {', '.join(kept)} cannot be given for it.")
+    return None
+
+
+def texts(path: Path) -> list[Caption]:
+    """The prompts of a file of `captions` (GenEval's metadata is one), or of a folder as DPG-Bench's, each with its
+    key. Raises `PromptError`."""
+    return [Caption(key, text) for key, text in dpg(path).items()] if path.is_dir() else captions(path)

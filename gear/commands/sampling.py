@@ -1,0 +1,74 @@
+"""`gear sample` of texts: draws some images of each, and saves them with what they are of."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gear.commands.prompted import artist
+from gear.data.writing import save_npz
+from gear.evaluate import layouts
+from gear.evaluate.captions import Caption
+from gear.figures.prompt_sheet import save_captioned
+from gear.inference import draw_prompts, folder_of
+from gear.run import Pair
+from gear.store.whole import replacing
+
+ON_A_SHEET = 64  # texts; more are hard to look at
+LEGIBLE = 128  # px, smaller images are enlarged on a sheet
+CAPTIONS = "captions.jsonl"
+
+
+def sample_prompts(
+    pair: Pair,
+    texts: Sequence[str],
+    each: int,
+    seed: int,
+    save: Literal["grid", "png", "npz"],
+    out: Path | None,
+    negative: str | None = None,
+    **options: Any,
+) -> Path:
+    """`each` images of each text, and where they are. Image j of text i has the number `each` i + j, however they are
+    saved. options: of `generate`, in place of the run's."""
+    if each < 1:
+        raise ValueError(f"n must be at least 1; it is {each}.")
+    if save == "grid" and len(texts) > ON_A_SHEET:
+        raise ValueError(f"a sheet has room for {ON_A_SHEET} prompts, not for {len(texts)}: give --save png or npz.")
+    painter = artist(pair, seed, negative, **options)
+    rows = [row for row in range(len(texts)) for _ in range(each)]
+    whole = [texts[row] for row in rows]
+    if save == "png":
+        painter.check(texts)
+        keys = [f"{row:05d}-{number % each:02d}" for number, row in enumerate(rows)]
+        path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}"
+        wanted = [Caption(key, text) for key, text in zip(keys, whole, strict=True)]
+        layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
+        _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
+        return path
+    images = draw_prompts(pair, whole, seed, negative=negative, batch=painter.batch, **painter.options)
+    if save == "npz":
+        path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}.npz"
+        save_npz(images, path, torch.tensor(rows))
+        _write_captions(path.with_suffix(".jsonl"), [str(i) for i in range(len(whole))], whole)
+        return path
+    path = out or folder_of(pair) / "samples.png"
+    save_captioned(images, texts, path, upscale=max(1, LEGIBLE // images.shape[-1]))
+    return path
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+
+
+def _write_captions(file: Path, names: Sequence[str], texts: Sequence[str]) -> None:
+    """As `gear evaluate coco --captions` and folders of captioned images are read."""
+    lines = [
+        json.dumps({"file_name": name, "caption": text}, ensure_ascii=False)
+        for name, text in zip(names, texts, strict=True)
+    ]
+    with replacing(file) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,190 @@
+"""`gear sample` of texts: each way to give and to save them, what is refused, and that an image is its number's."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+
+from gear import inference
+from gear.commands.sample import sample
+from gear.evaluate.captions import captions
+from gear.evaluate.layouts import LayoutError
+from gear.evaluate.prompts import PromptError
+from gear.run import Pair, load
+
+LONG = "a photo of " + "three red cups left of " * 5 + "the dog"  # 30 words and two signs around them
+GENEVAL = {"tag": "single_object", "include": [{"class": "cat", "count": 1}], "prompt": "a photo of a cat"}
+
+
+def command(*args: object) -> None:
+    tyro.cli(sample, prog="gear sample", args=[str(arg) for arg in (*args, "--device", "cpu")])
+
+
+def npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(path) as arrays:
+        return arrays["arr_0"], arrays["arr_1"]
+
+
+@pytest.fixture
+def pair(talking: Path) -> Pair:
+    return load(talking, "cpu")
+
+
+def test_an_image_is_of_its_number_and_text(pair: Pair) -> None:
+    """And not of those that come with it, or how many texts there are; each text is encoded once for all its images."""
+    texts = ["a red cup", "three cats", "a red cup", LONG] * 10
+    whole = inference.draw_prompts(pair, texts, 5)
+    assert whole.shape == (40, 3, 32, 32)
+    some = [3, 17, 34]
+    alone = inference.draw_prompts(pair, [texts[i] for i in some], 5, image_ids=some)
+    assert torch.equal(alone, whole[some])
+    assert not torch.equal(whole[0], whole[2])
+    assert not torch.equal(inference.draw_prompts(pair, texts[:4], 6), whole[:4])
+    other = inference.draw_prompts(pair, ["blue dog", *texts[1:4]], 5)
+    assert torch.equal(other[1:], whole[1:4])
+    assert not torch.equal(other[0], whole[0])
+
+
+def test_more_images_than_are_drawn_at_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a red cup", "the dog"] * 35
+    whole = inference.draw_prompts(pair, texts, 1)
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(inference, "AT_ONCE", 32)
+    assert torch.equal(inference.paint(pair, texts, 1, progress=lambda *at: steps.append(at)), whole)
+    assert steps == [(i + 1, 3 * 16) for i in range(3 * 16)]
+
+
+def test_guidance_leads_away_from_the_negative_text(pair: Pair) -> None:
+    def drawn(**options: Any) -> torch.Tensor:
+        return inference.draw_prompts(pair, ["a red cup"] * 8, 0, **options)
+
+    assert torch.equal(drawn(negative="blue dog"), drawn())  # without guidance it is not looked at
+    assert not torch.equal(drawn(negative="blue dog", cfg_scale=6.0), drawn(cfg_scale=6.0))
+    assert torch.equal(drawn(negative="a red cup", cfg_scale=6.0), drawn())  # u + s (c - u) with u = c
+    assert torch.equal(drawn(negative="", cfg_scale=6.0), drawn(cfg_scale=6.0))
+    apart = inference.draw_prompts(pair, ["the dog"] * 8, 0, cfg_scale=0.0)
+    assert torch.equal(drawn(cfg_scale=0.0), apart)  # unconditional
+
+
+def test_what_is_cut_is_said_once(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "gear"):
+        inference.draw_prompts(pair, [LONG] * 3 + ["a cat"], 0)
+    said = f"warning: too long are 1 of 2 prompts; the longest is cut to 8 of its 32 tokens: {LONG[:60] + '...'!r}."
+    assert [record.getMessage() for record in caplog.records] == [said]
+    caplog.clear()
+    inference.check_prompts(pair, [LONG, LONG + " cat"], negative=LONG)
+    assert "too long are 2 of 2 prompts; the longest is cut to 8 of its 33 tokens" in caplog.text
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n", "\u200b"])
+def test_a_text_without_words(pair: Pair, nothing: str) -> None:
+    with pytest.raises(ValueError, match=r"prompt 2 of 2 has no words .*--cfg-scale 0 draws as if there were none"):
+        inference.draw_prompts(pair, ["a cat", nothing], 0)
+    with pytest.raises(ValueError, match="at least one prompt"):
+        inference.draw_prompts(pair, [], 0)
+
+
+def test_the_ways_to_save(talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are of the same images, which their numbers tell."""
+    texts = ("--prompt", "a red cup", "--prompt", "😀 قطة שלג 一只", "--n", 3, "--seed", 2)
+    command(talking, *texts, "--save", "npz", "--out", tmp_path / "some.npz")
+    images, rows = npz(tmp_path / "some.npz")
+    assert (images.shape, images.dtype, rows.tolist()) == ((6, 32, 32, 3), np.uint8, [0, 0, 0, 1, 1, 1])
+    command(talking, *texts, "--save", "png", "--out", tmp_path / "some")
+    names = [f"{i:05d}-{j:02d}.png" for i in range(2) for j in range(3)]
+    assert sorted(p.name for p in (tmp_path / "some").iterdir()) == [*names, "captions.jsonl"]
+    for name, image in zip(names, images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "some" / name)), image)
+    for file in (tmp_path / "some" / "captions.jsonl", tmp_path / "some.jsonl"):
+        assert [caption.text for caption in captions(file)] == ["a red cup"] * 3 + ["😀 قطة שלג 一只"] * 3
+    assert [caption.key for caption in captions(tmp_path / "some" / "captions.jsonl")] == [n[:-4] for n in names]
+    command(talking, *texts, "--out", tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    rows_of_sheet = sheet[:, 6 : 6 + 128 : 4]
+    for image in images[[0, 3]]:  # the first of each text, enlarged four times
+        assert any(np.array_equal(rows_of_sheet[y : y + 128 : 4], image) for y in range(len(sheet) - 127))
+    assert (sheet == 0).all(-1).any()  # ink
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "sheet.png")
+    command(talking, "--prompt", "the dog", "--n", 3, "--seed", 2, "--save", "npz", "--out", tmp_path / "one.npz")
+    assert not np.array_equal(npz(tmp_path / "one.npz")[0], images[:3])
+
+
+def test_a_folder_is_gone_on_with(talking: Path, tmp_path: Path) -> None:
+    texts = ("--prompt", "a red cup", "--n", 5, "--save", "png", "--out", tmp_path / "some")
+    command(talking, *texts)
+    before = {path: path.read_bytes() for path in (tmp_path / "some").iterdir()}
+    (tmp_path / "some" / "00000-03.png").unlink()
+    kept = (tmp_path / "some" / "00000-01.png").stat().st_mtime_ns
+    command(talking, *texts)
+    assert {path: path.read_bytes() for path in (tmp_path / "some").iterdir()} == before
+    assert (tmp_path / "some" / "00000-01.png").stat().st_mtime_ns == kept
+    with pytest.raises(LayoutError, match=r"other settings \(cfg_scale\)"):
+        command(talking, *texts, "--cfg-scale", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "a cat\n\na dog\n"),
+        ("a.csv", "id,text\n1,a cat\n2,a dog\n"),
+        ("a.jsonl", '{"caption": "a cat"}\n{"prompt": "a dog"}\n'),
+        (
+            "evaluation_metadata.jsonl",
+            f"{json.dumps({**GENEVAL, 'prompt': 'a cat'})}\n{json.dumps({**GENEVAL, 'prompt': 'a dog'})}\n",
+        ),
+    ],
+)
+def test_files_of_prompts(name: str, content: str, talking: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    command(talking, "--prompts", tmp_path / name, "--n", 1, "--save", "npz", "--out", tmp_path / "file.npz")
+    (tmp_path / "dpg").mkdir()
+    (tmp_path / "dpg" / "b.txt").write_text("a dog")
+    (tmp_path / "dpg" / "a.txt").write_text("a cat\n")
+    command(talking, "--prompts", tmp_path / "dpg", "--n", 1, "--save", "npz", "--out", tmp_path / "folder.npz")
+    given = ("--prompt", "a cat", "--prompt", "a dog")
+    command(talking, *given, "--n", 1, "--save", "npz", "--out", tmp_path / "given.npz")
+    whole = npz(tmp_path / "given.npz")[0]
+    assert np.array_equal(npz(tmp_path / "file.npz")[0], whole)
+    assert np.array_equal(npz(tmp_path / "folder.npz")[0], whole)
+
+
+def test_what_is_refused(talking: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a cat\na caf\xe9\n")
+    with pytest.raises(PromptError, match=r"a\.txt, line 2 is not UTF-8"):
+        command(talking, "--prompts", tmp_path / "a.txt")
+    for given in ((), ("--classes", "disc"), ("--prompt", "a cat", "--classes", "disc")):
+        with pytest.raises(
+            ValueError, match=rf'{talking} draws what a text says, .*`gear sample {talking} --prompt "a red'
+        ):
+            command(talking, *given)
+    for given in (("--prompt", "a cat"), ("--negative", "a cat")):
+        with pytest.raises(ValueError, match=rf"draws classes, not texts: `gear sample {trained} --classes disc`"):
+            command(trained, *given)
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        command(talking, "--prompt", "a cat", "--n", 0)
+    with pytest.raises(ValueError, match="cfg_scale must be 0 or more"):
+        command(talking, "--prompt", "a cat", "--cfg-scale", -1)
+    (tmp_path / "many.txt").write_text("a cat\n" * 65)
+    with pytest.raises(ValueError, match="a sheet has room for 64 prompts, not for 65"):
+        command(talking, "--prompts", tmp_path / "many.txt")
+    with pytest.raises(ValueError, match="seed must be from 0"):
+        command(talking, "--prompt", "a cat", "--seed", -1)
+
+
+def test_without_a_place_it_goes_into_the_run(trained: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(talking, "--prompt", "a cat", "--n", 1)
+    assert capsys.readouterr().out.splitlines()[-1] == str(talking / "samples.png")
+    for save, end in (("png", ""), ("npz", ".npz")):
+        command(talking, "--prompt", "a cat", "--n", 1, "--save", save)
+        first = Path(capsys.readouterr().out.splitlines()[-1])
+        command(talking, "--prompt", "a dog", "--n", 1, "--save", save)
+        second = Path(capsys.readouterr().out.splitlines()[-1])
+        assert first != second
+        assert first.parent == second.parent == talking
+        assert first.suffix == end
