@@ -18,13 +18,17 @@ STAMP := $(VENV)/.installed
 HALF := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo demo-text test check lint bench clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## train GEAR beside its baselines on this machine and show what came out
 	$(BIN)/gear demo $(ARGS)
+
+demo-text: $(STAMP)  ## the same with captions: two text-to-image generators, and what they draw
+	$(BIN)/gear fetch minilm
+	$(BIN)/gear demo --text $(ARGS)
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -172,26 +172,18 @@ def held_out_ntp(pair: run.Pair, images: Images) -> float:
 
 
 def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[Arm, float]:
-    """The arm and the seconds it took in all. Measured once; the second time read from `measured.npz` and
-    `measured.json`, unless the run went on since."""
+    """The arm and the seconds it took in all."""
     folder = out / contender.key
     pair = run.load(folder, config.device)
-    arrays, numbers = folder / "measured.npz", folder / "measured.json"
     about = {"step": pair.checkpoint.step, "generated": GENERATED, "sampling": SAMPLING}
-    found = read_measured(numbers) if arrays.exists() else {}
-    if found.get("about") != about:
-        start = time.perf_counter()
+
+    def measure() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         made = judge.measure(pair, contender.draws)
-        kept = {name: made[name] for name in ("samples", "rebuilt") if made[name] is not None}
-        with replacing(arrays) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **kept)
-        found = {"about": about, "metrics": made["metrics"], "seconds": time.perf_counter() - start}
-        with replacing(numbers) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        return {k: made[k] for k in ("samples", "rebuilt") if made[k] is not None}, {"metrics": made["metrics"]}
+
+    kept, found = once(folder, about, measure)
     lines = log.read(folder / log.NAME)
     last = lines[-1]
-    with np.load(arrays) as kept:
-        samples, rebuilt = kept.get("samples", None), kept["rebuilt"]
     recipe = contender.recipe.__name__.replace("_", "-")
     commands = (f"gear train {recipe} --steps {config.steps} --out {folder}",)
     if contender.draws:
@@ -208,10 +200,29 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> tuple[
         steps=pair.checkpoint.step,
         seconds=last["seconds"],
         images_per_s=config.batch * pair.checkpoint.step / last["seconds"],
-        samples=samples,
-        reconstructions=rebuilt[:PAIRS],
+        samples=kept.get("samples"),
+        reconstructions=kept["rebuilt"][:PAIRS],
     )
     return measured, last["seconds"] + found["seconds"]
+
+
+def once(
+    folder: Path, about: dict[str, Any], measure: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `measure` gives, arrays and numbers, with the "seconds" it took. The second time it is read from
+    `measured.npz` and `measured.json` of the folder, unless it is `about` something else, such as a later step."""
+    arrays, numbers = folder / "measured.npz", folder / "measured.json"
+    found = read_measured(numbers) if arrays.exists() else {}
+    if found.get("about") != about:
+        start = time.perf_counter()
+        made, said = measure()
+        with replacing(arrays) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **made)
+        found = {"about": about, **said, "seconds": time.perf_counter() - start}
+        with replacing(numbers) as temporary:
+            temporary.write_text(json.dumps(found, indent=2) + "\n")
+    with np.load(arrays) as kept:
+        return dict(kept), found
 
 
 def read_measured(path: Path) -> dict[str, Any]:

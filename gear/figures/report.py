@@ -68,23 +68,23 @@ def page(report: Report) -> str:
         facts=escape(
             f"{duration(report.total_seconds)} in all on {report.hardware}, seed {report.seed}, {report.date}"
         ),
-        bars=_bars(report),
-        arms="".join(_arm(i, arm) for i, arm in enumerate(report.arms)),
+        bars=bars(report),
+        arms="".join(introduced(i, arm) for i, arm in enumerate(report.arms)),
         samples=samples(report),
         reconstructions=reconstructions(report),
         legend="".join(f'<li class="{colour(i)}">{swatch(i)}{escape(a.name)}</li>' for i, a in enumerate(report.arms)),
-        curves="".join(_curve(report, *row) for row in CURVES) or '<p class="quiet">Nothing was logged.</p>',
+        curves="".join(frame(report, *row) for row in CURVES) or '<p class="quiet">Nothing was logged.</p>',
         table=_table(report),
         network=escape(report.feature_network),
         n_generated=f"{report.n_generated:,}",
         n_reconstructed=f"{report.n_reconstructed:,}",
         total=escape(f"{duration(report.total_seconds)} on {report.hardware}"),
-        commands="".join(_commands(i, arm) for i, arm in enumerate(report.arms)),
-        reproduce=_pre(report.reproduce),
-        settings=_pairs(
+        commands="".join(commands_of(i, arm) for i, arm in enumerate(report.arms)),
+        reproduce=pre(report.reproduce),
+        settings=pairs_of(
             [*report.settings.items(), ("codebook size", f"{report.codebook_size:,}"), ("seed", str(report.seed))]
         ),
-        about=_pairs([("hardware", report.hardware), ("versions", report.versions), ("date", report.date)]),
+        about=pairs_of([("hardware", report.hardware), ("versions", report.versions), ("date", report.date)]),
         notes="".join(f"<p>{escape(note)}</p>" for note in report.notes),
     )
 
@@ -92,7 +92,7 @@ def page(report: Report) -> str:
 # ---------------------------------------------------------------------------------------------------------- header
 
 
-def _bars(report: Report) -> str:
+def bars(report: Report) -> str:
     """gFID of each arm that has one, as bars from zero."""
     measured = [(i, arm.name, value) for i, arm in enumerate(report.arms) if (value := arm.metric("gfid")) is not None]
     longest = max((value for *_, value in measured), default=0.0) or 1.0
@@ -104,7 +104,7 @@ def _bars(report: Report) -> str:
     return "".join(bars) or '<li class="quiet">No arm has one.</li>'
 
 
-def _arm(style: int, arm: Arm) -> str:
+def introduced(style: int, arm: Arm) -> str:
     trained = f"{arm.steps:,} steps in {duration(arm.seconds)}, {number(arm.images_per_s, 3)} images/s"
     return (
         f'<li class="{colour(style)}"><h3>{swatch(style)}{escape(arm.name)}</h3>'
@@ -115,10 +115,13 @@ def _arm(style: int, arm: Arm) -> str:
 # ---------------------------------------------------------------------------------------------------------- curves
 
 
-def _curve(report: Report, key: str, part: str, title: str, unit: str, about: str) -> str:
+def frame(
+    report: Report, key: str, part: str, title: str, unit: str, about: str, levels: tuple[Level, ...] = ()
+) -> str:
     """One frame with all arms; nothing if no arm has logged the quantity."""
     lines = tuple(Line(arm.name, i, arm.curve(key)) for i, arm in enumerate(report.arms))
-    drawing = svg(_codebook(report, Panel(title, unit, lines)) if part == "codebook" else Panel(title, unit, lines))
+    panel = Panel(title, unit, lines, levels)
+    drawing = svg(_codebook(report, panel) if part == "codebook" else panel)
     if not drawing:
         return ""
     head = f'{escape(title)} <span class="unit">{escape(unit)}</span>'
@@ -150,10 +153,6 @@ def _end(line: Line) -> str:
 
 
 def _table(report: Report) -> str:
-    """A row for each quantity, a column for each arm, so that it fits a phone."""
-    heads = "".join(
-        f'<th scope="col" class="{colour(i)}">{swatch(i)}{escape(a.name)}</th>' for i, a in enumerate(report.arms)
-    )
     counts = {"psnr": report.n_reconstructed, "rfid": report.n_reconstructed, "gfid": report.n_generated}
     K = report.codebook_size
     units = {"codebook_entropy": f"nats, at most {math.log(K):.2f}", "effective_size": f"of {K:,} codewords"}
@@ -163,8 +162,22 @@ def _table(report: Report) -> str:
     for key, name, unit, better in (*METRICS, *((key, key, "", 0) for key in others)):
         size = f"n = {counts[key]:,}" if key in counts else ""
         detail = ", ".join(part for part in (units.get(key, unit), size) if part)
-        cells = _best([arm.metrics.get(key) for arm in report.arms], better)
-        rows.append(_row(name, ("", "higher", "lower")[better], detail, cells))
+        rows.append((key, name, detail, better))
+    return table(report, rows)
+
+
+def table(report: Report, metrics: Sequence[tuple[str, str, str, int]]) -> str:
+    """A row for each quantity, a column for each arm, so that it fits a phone. metrics: key, name, what it is in, and
+    which way is better, as in `METRICS`."""
+    heads = "".join(
+        f'<th scope="col" class="{colour(i)}">{swatch(i)}{escape(a.name)}</th>' for i, a in enumerate(report.arms)
+    )
+    rows = [
+        _row(
+            name, ("", "higher", "lower")[better], detail, _best([arm.metrics.get(key) for arm in report.arms], better)
+        )
+        for key, name, detail, better in metrics
+    ]
     rows.append(_row("Steps", "", "", [f"{arm.steps:,}" for arm in report.arms]))
     rows.append(_row("Training time", "", "", [duration(arm.seconds) for arm in report.arms]))
     rows.append(_row("Speed", "", "images/s", [number(arm.images_per_s, 3) for arm in report.arms]))
@@ -193,13 +206,13 @@ def _row(name: str, better: str, detail: str, cells: Sequence[str]) -> str:
 # ---------------------------------------------------------------------------------------------- commands, settings
 
 
-def _commands(style: int, arm: Arm) -> str:
-    return f'<h3 class="{colour(style)}">{swatch(style)}{escape(arm.name)}</h3>{_pre(arm.commands)}'
+def commands_of(style: int, arm: Arm) -> str:
+    return f'<h3 class="{colour(style)}">{swatch(style)}{escape(arm.name)}</h3>{pre(arm.commands)}'
 
 
-def _pre(commands: Sequence[str]) -> str:
+def pre(commands: Sequence[str]) -> str:
     return "".join(f'<pre tabindex="0"><code>{escape(command)}</code></pre>' for command in commands)
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+def pairs_of(pairs: Sequence[tuple[str, str]]) -> str:
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in pairs)
