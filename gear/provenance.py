@@ -46,8 +46,11 @@ def of_codes(shards: Shards) -> dict[str, Any]:
 
 def names_digest(train: Images | Listing) -> str:
     """The SHA-256 of all names and labels in their order."""
-    text = "\n".join(f"{label} {name}" for name, label in zip(train.names, train.labels.tolist(), strict=True))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    digest, separator = hashlib.sha256(), ""
+    for name, label in zip(train.names, train.labels, strict=True):  # of a hundred million, too
+        digest.update(f"{separator}{label} {name}".encode("utf-8", "surrogateescape"))
+        separator = "\n"
+    return digest.hexdigest()
 
 
 def _pixels_digest(train: Images) -> str:

@@ -1,7 +1,7 @@
 """A data set in memory, or mapped into it: images of one size as uint8, so that training never decodes."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -39,7 +39,7 @@ class Images:
 
     def split(self, holdout: float) -> "Split[Images]":
         """Holds out what `held_out` says. Images in the order of `position` are not copied."""
-        out = held_out(self.groups, holdout)
+        out = held_out(self.groups, holdout, len(self))
         return Split(train=self._rows(~out), held_out=self._rows(out))
 
     def report(self) -> str:
@@ -73,17 +73,18 @@ class Split(Generic[Part]):
     held_out: Part
 
 
-def held_out(groups: Sequence[str], holdout: float) -> Bool[np.ndarray, "N"]:
-    """Which images, given by the group of each, are never trained on: about a share `holdout` in [0, 1) of all groups.
+def held_out(groups: Iterable[str], holdout: float, n: int) -> Bool[np.ndarray, "{n}"]:
+    """Which of n images, given by the group of each, are never trained on: about a share `holdout` in [0, 1) of all
+    groups.
 
     It depends on a group's name and `holdout` alone: not on its place, nor on what other images there are. At least one
     group is held out and one is not, where `holdout` > 0 and there are two. Raises ValueError for another `holdout`.
     """
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout must be in [0, 1); it is {holdout}.")
-    if holdout == 0 or not groups:
-        return np.zeros(len(groups), dtype=bool)
-    at = np.fromiter(map(position, groups), np.float64, len(groups))
+    if holdout == 0 or not n:
+        return np.zeros(n, dtype=bool)
+    at = np.fromiter(map(position, groups), np.float64, n)
     return at < min(max(holdout, np.nextafter(at.min(), 1)), at.max())
 
 

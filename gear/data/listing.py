@@ -11,7 +11,7 @@ from gear.data.captions import Captions
 from gear.data.images import Split, count, describe, held_out
 from gear.data.members import File, Files, Places
 from gear.data.mixture import Mixture
-from gear.data.strings import Strings
+from gear.data.strings import Rows, Strings
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,14 @@ class Listing:
     @property
     def groups(self) -> tuple[str, ...]:
         """Names without their suffixes: a.png and a.jpg are held to be one picture."""
-        return tuple(name.rpartition(".")[0] for name in self.names)
+        return tuple(map(_stem, self.names))
 
     def split(self, holdout: float) -> "Split[Listing]":
         """As `Images.split`: the same images are held out of a folder whether it is prepared or streamed."""
-        out = held_out(self.groups, holdout)
-        return Split(train=self.rows(np.flatnonzero(~out).tolist()), held_out=self.rows(np.flatnonzero(out).tolist()))
+        out = held_out(map(_stem, self.names), holdout, len(self))
+        return Split(train=self.rows(np.flatnonzero(~out)), held_out=self.rows(np.flatnonzero(out)))
 
-    def rows(self, index: list[int]) -> "Listing":
+    def rows(self, index: Rows) -> "Listing":
         names = self.names.rows(index) if isinstance(self.names, Strings) else tuple(self.names[i] for i in index)
         return replace(
             self,
@@ -68,3 +68,7 @@ class Listing:
             captions=None if self.captions is None else self.captions.rows(index),
             mixture=None if self.mixture is None else self.mixture.rows(index),
         )
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]

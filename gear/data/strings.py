@@ -1,6 +1,7 @@
 """Many short texts in little memory: a hundred million names as Python strings in a tuple would take 9 GB more."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -50,6 +51,13 @@ class Strings(Sequence[str]):
             raise IndexError(f"there are {len(self)} texts; {index} is none of them.")
         i = index % len(self)
         return self.data[self.ends[i] : self.ends[i + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), AT_ONCE):
+            ends: list[int] = (self.ends[start : start + AT_ONCE + 1] - self.ends[start]).tolist()
+            block = self.data[self.ends[start] : self.ends[start] + ends[-1]].tobytes()
+            for at, end in pairwise(ends):
+                yield block[at:end].decode("utf-8", "surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Strings):

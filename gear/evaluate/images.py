@@ -22,7 +22,7 @@ from gear.data.crop import Interpolation, square
 from gear.evaluate import npz, pictures
 from gear.evaluate.ahead import cores, in_order
 
-SETS = ("builtin", "cifar10", "cifar10-test")
+SETS = ("builtin", "cifar10", "cifar10-test", "emoji")
 KINDS = f"a folder of images, an .npz, a .zip of images, or one of {', '.join(SETS)}"
 
 
@@ -135,7 +135,7 @@ def spans(start: int, stop: int, size: int) -> list[range]:
 
 
 def _set(name: str, resolution: int | None, interpolation: Interpolation) -> ImageSource:
-    native = builtin.SIDE if name == "builtin" else cifar10.SIDE
+    native = cifar10.SIDE if name.startswith("cifar10") else builtin.SIDE  # which is that of "emoji", too
     side = native if resolution is None else resolution
     load = data.load_cifar10_test if name == "cifar10-test" else partial(data.load, name)
     pixels = load(side, interpolation=interpolation).pixels
