@@ -236,7 +236,8 @@ class Data:
     )
     mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     resolution: int = 256  # pixels along a side
-    crop: Literal["center", "random"] = "center"  # center: decoded once, kept; random: decoded at each visit (ImageNet)
+    crop: Literal["center", "random"] = "center"  # of the square; random: decoded at each visit (ImageNet)
+    prepare: bool = True  # decode center crops once and keep them; off for what is larger than the disk (GPIC)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C
     views: int | None = None  # fixed random crops of an image, as LlamaGen's ten; None: a fresh one at each visit
     flip: bool | None = None  # horizontal flip half of the time; None: unless there are captions ("left" would lie)

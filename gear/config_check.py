@@ -104,6 +104,7 @@ def check(config: Config) -> Config:
     need(d.views is None or d.views >= 1, "data.views", "at least 1", d.views)
     need(d.views is None or d.crop == "random", "data.views", 'unset unless data.crop is "random"', d.views)
     named = d.path in NAMED
+    need(d.prepare or not named, "data.prepare", f"on for {d.path}, which is in memory", d.prepare)
     need(d.crop == "center" or not named, "data.crop", f'"center" for {d.path}, whose images are square', d.crop)
     if d.codes is not None:
         needed = "set with data.codes and a random crop: only fixed crops can be stored"

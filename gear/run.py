@@ -64,7 +64,7 @@ class Prepared:
 def prepare(config: Config, on: torch.device) -> Prepared:
     """Loads what may fail late: the targets' weights, which are quickly seen to be right or wrong, then images."""
     d, side, captioned = config.data, (grid(config), grid(config)), build.captioned(config)
-    if d.crop == "random":
+    if d.crop == "random" or not d.prepare:
         files = data.listed(d, captioned)
         targets, reader = build.targets(config, lambda: _some(files.train, config), on), build.reader(config, on, None)
         return Prepared(files.train, files.held_out, targets, {}, reader)

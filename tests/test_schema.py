@@ -108,6 +108,7 @@ OURS: dict[str, object] = {  # what a run here needs besides, and where we diffe
     "Target.weights": None,
     "Data.path": "builtin",
     "Data.crop": "center",
+    "Data.prepare": True,
     "Data.views": None,
     "Data.mixture": (),
     "Data.flip": None,  # the release's 0.5 for classes; none for captions, where it has 0.5 too

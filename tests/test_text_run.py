@@ -97,6 +97,19 @@ def test_a_streamed_mixture_resumes_to_the_last_bit(
     assert len(losses(prepared)) == 4
 
 
+def test_the_middle_may_be_decoded_at_each_visit(tiny_text: Config, trained: Path) -> None:
+    """As of a set that is larger than the disk; the same images in the same order as prepared ones."""
+    prepared = frozen(tiny_text, trained)
+    streamed = replace(prepared, data=replace(prepared.data, prepare=False, workers=0))
+    fed = [run.supply(config, None, CPU) for config in (prepared, streamed)]
+    assert isinstance(fed[1].batches, Streamed)
+    assert fed[0].images is not None
+    assert fed[1].images is not None
+    names = [dict(zip(f.images.train.names, range(99), strict=False)) for f in fed]
+    assert names[0].keys() == names[1].keys()
+    assert len(losses(streamed)) == 4
+
+
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_stored_captions_give_the_same_losses(tiny_text: Config, trained: Path, tmp_path: Path, crop: str) -> None:
     """No image, no tokenizer and no text encoder is run then."""

@@ -5,8 +5,6 @@ of size XL, which is the one the released script names. One epoch of GPIC, a fol
 image; the rows of fewer steps are checkpoints of the same run, which it keeps. Table 19 samples the two long runs at
 twelve scales of guidance.
 
-The middle square is prepared once and kept, which of all of GPIC takes 20 TB; --data.crop random decodes at each visit.
-
 The released code differs in how it feeds the caption (PAPER.md, M12): `gear train table02-gear-390k
 --generator.text.rotary zero --generator.text.padding right --data.flip True`, for it also flips images under captions
 that say left and right.
@@ -30,7 +28,7 @@ def frozen(tokenizer: str, steps: int = EPOCH, cfg_scale: float = 1.75) -> Confi
         stage=Frozen(),
         tokenizer=replace(FAMILIES["VQ-16"], init=tokenizer),
         generator=replace(SIZES["1B"], text=Text()),
-        data=Data(GPIC, holdout=0.0, workers=8),
+        data=Data(GPIC, prepare=False, holdout=0.0, workers=8),
         engine=Engine(compile=True),
         sampling=Sampling(cfg_scale=cfg_scale),
         steps=steps,

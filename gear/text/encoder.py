@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Prompts:
-        """States in float16, zero where there is no text, on the encoder's device.
+        """States in float16 on the encoder's device; zero where there is padding in front.
 
         A caption without a word is the unconditional input: the one row of `null`, or no row where padding lies behind.
         Raises `TextError` if a state is not finite.
@@ -102,22 +102,24 @@ class TextEncoder(nn.Module):
         return self.tokenizer([cleaned(text) for text in texts], verbose=False, **options)["input_ids"]
 
     def _encoded(self, ids: Sequence[list[int]]) -> tuple[Float16[Tensor, "B T C"], Bool[Tensor, "B T"]]:
-        """States, zero where there is no text, and where there is, padded as `padding` says."""
+        """States, padded as `padding` says. In front, padding is zero; behind, it is what the network says there, as in
+        the release, which predicts the first image token from the last row of it."""
         column = torch.arange(self.tokens, device=self._device)
         counts = torch.tensor([len(row) for row in ids], dtype=torch.int64, device=self._device)[:, None]
         filled = [row + [self._fill] * (self.tokens - len(row)) for row in ids]
         tokens = torch.tensor(filled, dtype=torch.int64, device=self._device).view(-1, self.tokens)
         valid = column < counts
         states = torch.zeros(len(ids), self.tokens, self.width, dtype=torch.float16, device=self._device)
-        if self._device.type != "cpu" if self.together is None else self.together:
+        together = self._device.type != "cpu" if self.together is None else self.together
+        if together or self.padding == "right":
             for i in range(0, len(ids), ROWS):
                 states[i : i + ROWS] = self._pass(tokens[i : i + ROWS], valid[i : i + ROWS])
         else:
             for i, size in enumerate(map(len, ids)):
                 states[i, :size] = self._read(tokens[i : i + 1, :size], valid[i : i + 1, :size])[0]
-        states = torch.where(valid[..., None], states, 0)
         if self.padding == "right":
             return states, valid
+        states = torch.where(valid[..., None], states, 0)
         source = (column + counts) % self.tokens  # of each row once the text is moved behind its padding
         return states.take_along_dim(source[..., None], 1), valid.take_along_dim(source, 1)
 
