@@ -113,10 +113,14 @@ def _indexes(root: Path, tars: Sequence[str], progress: bool) -> list[Index]:
     if missing := [tar for tar in tars if tar not in known]:
         cache.require_space(cached, 0)
         sizes = [states[tar][0] for tar in missing]
-        with _bar(f"Indexing {root.name}, MB", sum(sizes), progress) as reached:
-            for i, tar in enumerate(missing):
-                known[tar] = index(root / tar, partial(reached, sum(sizes[:i])))
-        tar_cache.write(cached, {tar: tar_cache.Kept(states[tar], known[tar]) for tar in tars})
+        try:
+            with _bar(f"Indexing {root.name}, MB", sum(sizes), progress) as reached:
+                for i, tar in enumerate(missing):
+                    known[tar] = index(root / tar, partial(reached, sum(sizes[:i])))
+        finally:  # of tens of thousands it takes hours, which Ctrl-C and a damaged one should not cost
+            if known:
+                kept = {tar: tar_cache.Kept(states[tar], known[tar]) for tar in tars if tar in known}
+                tar_cache.write(cached, kept)
     return [known[tar] for tar in tars]
 
 

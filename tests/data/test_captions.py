@@ -315,3 +315,20 @@ def test_no_caption(given):
 
 def test_blank_space_is_one_space():
     assert cleaned(["  a\t b\n\nc ", "", "d"]) == ("a b c", "d")
+
+
+def test_tars_that_were_indexed_stay_so(tmp_path, monkeypatch):
+    """Where Ctrl-C came in the middle."""
+    folder, begun, index = shards(tmp_path), list[str](), tars.index
+
+    def stopped(path, at):
+        begun.append(path.name)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return index(path, at)
+
+    monkeypatch.setattr(tars, "index", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        scan(folder, captioned=True)
+    assert len(scan(folder, captioned=True)) == N
+    assert begun == ["a.tar", "b.tar", "b.tar"]
