@@ -37,7 +37,7 @@ def save_captioned(images: UInt8[Tensor, "N 3 H W"], texts: Sequence[str], path:
     columns, (height, width) = min(each, COLUMNS), (upscale * side for side in images.shape[-2:])
     whole = max(LEAST, columns * (width + GAP) + GAP)
     pixels = images.cpu().permute(0, 2, 3, 1).numpy().repeat(upscale, axis=1).repeat(upscale, axis=2)
-    font, known = ImageFont.truetype(str(FONT), SIZE), _letters()
+    font, known = ImageFont.truetype(str(FONT), SIZE), letters()
     wrapped = [lines(text, font, whole - 2 * GAP, known) for text in texts]
     step = sum(font.getmetrics())
     rows = -(-each // columns)
@@ -57,8 +57,8 @@ def save_captioned(images: UInt8[Tensor, "N 3 H W"], texts: Sequence[str], path:
         sheet.save(temporary, format="PNG")
 
 
-def lines(text: str, font: ImageFont.FreeTypeFont, width: int, known: Collection[int]) -> list[str]:
-    """A text in lines of at most `width` px, at most `LINES`. A word that is wider alone is broken."""
+def lines(text: str, font: ImageFont.FreeTypeFont, width: int, known: Collection[int], most: int = LINES) -> list[str]:
+    """A text in lines of at most `width` px, at most `most`. A word that is wider alone is broken."""
     found = [""]
     for word in written(text, known).split():
         joined = f"{found[-1]} {word}".lstrip()
@@ -70,12 +70,12 @@ def lines(text: str, font: ImageFont.FreeTypeFont, width: int, known: Collection
             if font.getlength(found[-1] + letter) > width:
                 found.append("")
             found[-1] += letter
-    if len(found) <= LINES:
+    if len(found) <= most:
         return found
-    last = found[LINES - 1]
+    last = found[most - 1]
     while last and font.getlength(f"{last} ...") > width:
         last = last[:-1]
-    return [*found[: LINES - 1], f"{last} ..."]
+    return [*found[: most - 1], f"{last} ..."]
 
 
 def written(text: str, known: Collection[int]) -> str:
@@ -100,6 +100,6 @@ def _leftwards(text: str) -> bool:
 
 
 @cache
-def _letters() -> frozenset[int]:
+def letters() -> frozenset[int]:
     """The code points that the font has."""
     return frozenset(FT2Font(FONT).get_charmap())
