@@ -46,7 +46,10 @@ def scan(path: Path, classes: str = "folders", progress: bool = True, captioned:
             f"{path} lists captions, and this run has classes: set generator.text, or give a folder of images."
         )
     if not folder.exists():
-        raise DataError(f'There is no folder {path}. data.path must be "builtin", "cifar10" or a folder of images.')
+        raise DataError(
+            f'There is no folder {path}. data.path must be "builtin", "cifar10" or a folder of images; where captions '
+            'say what is drawn, "emoji", a .csv, a .jsonl or COCO\'s .json, too.'
+        )
     if not folder.is_dir():
         raise DataError(
             f"{path} is a file; data.path must be a folder of images. A tar can be used as it is in "

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from jaxtyping import Int64
 
-from gear.config import Data
+from gear.config import NAMED, Data
 from gear.config import Part as Source
 from gear.data import prepared
 from gear.data.folder import scan
@@ -53,6 +53,11 @@ def listed(data: Data, captioned: bool, progress: bool = True) -> Split[Listing]
     """The same of images that are decoded at each visit."""
 
     def one(path: str) -> Split[Listing]:
+        if path in NAMED:
+            raise DataError(
+                f"{path} is prepared, not decoded at each visit: set data.crop to center, or leave it out of the "
+                "mixture."
+            )
         return scan(Path(path), data.classes, progress, captioned).split(data.holdout)
 
     if not data.mixture:

@@ -102,8 +102,18 @@ def test_what_is_left_out_is_said_of_each_set(data):
     assert listed(data, captioned=True).train.problems == (("without a caption", "set/04.png"),)
 
 
-def test_a_set_of_which_all_is_held_out(data, tmp_path):
-    (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "list.csv").write_text("path,caption\n")
-    with pytest.raises(DataError, match="lists no image"):
-        listed(replace(data, mixture=(Part(str(tmp_path / "few" / "list.csv")),)), captioned=True)
+def test_sets_that_cannot_be_mixed(data, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(mixing, "scan", lambda path, *_: scan(path, captioned=True).rows([]))
+        with pytest.raises(DataError, match=r"set, set-2, list\.csv has none beside those held out"):
+            listed(data, captioned=True)
+    with pytest.raises(DataError, match=r"emoji is prepared, not decoded at each visit: set data\.crop"):
+        listed(replace(data, mixture=(Part("emoji"),)), captioned=True)
+
+
+def test_built_in_pictures_beside_others(data):
+    mixed = loaded(replace(data, mixture=(Part("builtin", 3.0),)), captioned=True).train
+    assert mixed.captions is not None
+    at = mixed.names.index("builtin/1F600") if "builtin/1F600" in mixed.names else mixed.names.index("builtin/1F603")
+    assert mixed.captions[at][0].startswith("grinning face")
+    assert mixed.classes == ("set", "builtin")
