@@ -60,8 +60,8 @@ def require_generator(pair: Pair) -> Generator:
 
 
 def decode_tokens(pair: Pair, q: Int[Tensor, "n N"]) -> UInt8[Tensor, "n 3 H W"]:
-    """Pixels of drawn tokens, on the device. Equally many images in every pass, the last one filled up: a network rounds
-    differently for another number of rows, and an image must not depend on those that come with it."""
+    """Pixels of drawn tokens, on the device. Equally many images in every pass, the last one filled up: a network
+    rounds differently for another number of rows, and an image must not depend on those that come with it."""
     rows = 1 if pair.on.type == "cpu" else GPU_ROWS
     full = torch.cat([q, q[-1:].expand(-len(q) % rows, -1)])
     return torch.cat([to_uint8(pair.tokenizer.decode(part)) for part in full.split(rows)])[: len(q)]
@@ -168,7 +168,7 @@ def require_classes(pair: Pair) -> Generator:
     """Raises ValueError where the generator draws texts, or there is none."""
     if draws_texts(pair):
         raise ValueError(
-            f"{called(pair)} draws what a text says, and no classes: "
+            f"{called(pair)} draws what a text says, and no classes: give --prompts FILE, or as in "
             f'`gear sample {called(pair)} --prompt "a red apple"`.'
         )
     return require_generator(pair)

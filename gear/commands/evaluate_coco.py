@@ -2,20 +2,23 @@
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from tyro.conf import Positional
 
 
 def coco(
     images: Positional[str],
     /,
-    captions: Path | None = None,
+    captions: Annotated[Path | None, tyro.conf.arg(aliases=("--prompts",))] = None,
     reference: str | None = None,
     clip: str = "openai/clip-vit-base-patch32",
     n: int | None = None,
     seed: int = 0,
     cfg_scale: float | None = None,
+    negative: str | None = None,
+    tokenizer: str | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     interval: bool | None = None,
@@ -25,27 +28,31 @@ def coco(
 ) -> None:
     """Measure images drawn from COCO's captions (Table 3): the CLIP score, 100 cos of ViT-B/32, and FID.
 
-    Interrupted, the same command continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate coco ...
+    A text-to-image run draws the captions first, an image each, into OUT/images. Interrupted, the same command
+    continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate coco ...
 
     Args:
-        images: A folder or .zip of images named by the captions' keys, or an .npz in the captions' order.
-        captions: For the CLIP score: captions_val2017.json, or .json, .jsonl, .csv, .tsv, .parquet or .txt.
+        images: A folder or .zip of images named by the captions' keys, or an .npz in the captions' order; or a run,
+            checkpoint or public generator, which draws the captions.
+        captions: For the CLIP score, and for a run: captions_val2017.json, .json, .jsonl, .csv, .tsv, .parquet or .txt.
         reference: For FID: the real images (val2017), brought to the size of the drawn ones, or an ADM reference.
         clip: Folder or name of a CLIP of transformers.
         n: Only the first n images.
-        seed: Of the intervals.
-        cfg_scale: Of the guidance that the images were drawn with, for the tables.
+        seed: Of the images that a run draws, and of the intervals.
+        cfg_scale: Of guidance, with which a run draws, or images were drawn.
+        negative: A text that guidance leads away from.
+        tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of the resize of images and reference.
         interval: Whether FID gets a 95 % interval; by default where n is below 10,000.
         batch: Images in one pass of the networks; a divisor of 512.
-        out: Folder for results.json and the features; by default below evaluations/.
+        out: Folder for results.json, features and images; by default in the run, or below evaluations/.
         device: Where to run.
     """
     if captions is None and reference is None:
         raise ValueError("give --captions for the CLIP score, --reference for FID, or both.")
     from gear import build, ranks
-    from gear.commands import drawing
+    from gear.commands import drawing, prompted
     from gear.config import Config
     from gear.evaluate import adm, clip_score, extract, inception, results
     from gear.evaluate import captions as texts
@@ -58,16 +65,25 @@ def coco(
     results.require_seed(seed)
     on = distributed.own_device(build.device(Config(device=device)))
     with distributed.joined(on):
-        samples = sources.opened(images, resolution, interpolation, what="samples")
+        where = {"tokenizer": tokenizer, "negative": negative, "cfg_scale": cfg_scale, "resolution": resolution}
+        drawn = captions if drawing.is_model(images) else None
+        artist = prompted.opened(images, drawn, seed=seed, device=str(on), wanted="captions_val2017.json", **where)
+        eyes = None if captions is None else clip_score.Clip(clip).to(on)  # before anything that takes long
+        if artist is not None and captions is not None:
+            cfg_scale, asked = artist.options["cfg_scale"], texts.captions(captions)[:n]
+            folder = out or artist.folder(f"coco-{len(asked)}")
+            samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
+        else:
+            samples = sources.opened(images, resolution, interpolation, what="samples")
+            folder = out or drawing.folder_of(samples, images, "coco")
+            asked = None if captions is None else texts.captions(captions)
         n = len(samples) if n is None else min(n, len(samples))
-        folder = out or drawing.folder_of(samples, images, "coco")
-        prompts = None if captions is None else protocol.paired(samples, texts.captions(captions))
+        prompts = None if asked is None else protocol.paired(samples, asked)
         metrics: dict[str, results.Metric] = {}
         about: dict[str, Any] = {"captions": None if captions is None else str(captions)}
         settings: dict[str, Any] = {"n": n, "seed": seed, "cfg_scale": cfg_scale}
         weights, pixels = dict[str, str](), ""
         options = {"store": folder / "features", "batch": batch}
-        eyes = None if prompts is None else clip_score.Clip(clip).to(on)  # before anything that takes long
         if reference is not None:
             detector = inception.opened().to(on)
             with distributed.first_here():
@@ -102,6 +118,7 @@ def coco(
                 weights=weights,
                 warnings=warnings,
                 seconds=time.perf_counter() - started,
+                model=None if artist is None else artist.model(),
             )
             results.report(folder, told)
         distributed.together()

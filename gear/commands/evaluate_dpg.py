@@ -1,6 +1,5 @@
 """`gear evaluate dpg`: how many of DPG-Bench's questions about images a judge of transformers answers yes."""
 
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -8,78 +7,86 @@ from tyro.conf import Positional
 
 
 def dpg(
-    folder: Positional[Path],
+    source: Positional[str],
     /,
-    questions: Path,
+    questions: Path | None = None,
+    prompts: Path | None = None,
     judge: str = "Salesforce/blip-vqa-capfilt-large",
     tiles: Literal[1, 4] = 4,
     batch: int = 16,
     seed: int = 0,
     cfg_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    negative: str | None = None,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    draw_only: bool = False,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Score a folder in DPG-Bench's layout (Table 3), by its rules with a network of transformers that answers.
+    """Score a text-to-image run, or a folder in DPG-Bench's layout, by its rules with a network that answers questions.
 
-    The judge differs from the official one, so compare only numbers of this command and judge.
-
-    The official script reads the same folder. Interrupted, the same command continues.
+    (Table 3.) The judge is not the official one: compare only numbers of this command and judge. A run draws the
+    prompts first, into OUT/images; the official script reads that folder. Interrupted, the same command continues.
+    Several GPUs draw together under torchrun; one judges.
 
     Args:
-        folder: Has KEY.png for each prompt, a grid of four images.
+        source: A run, checkpoint or public generator; or a folder of KEY.png for each prompt, a grid of four images.
         questions: dpg_bench.csv.
+        prompts: DPG-Bench's folder of KEY.txt, for a run.
         judge: Folder or name of a BLIP or ViLT of transformers that answers questions, or of a vision-language model.
-        tiles: 4: files are grids of 2 x 2; 1: files are single images.
+        tiles: Of a folder, 4: files are grids of 2 x 2; 1: files are single images.
         batch: Questions at a time.
-        seed: Of the interval.
-        cfg_scale: Of the guidance that the images were drawn with, for the tables.
-        out: Folder for results.json and judged.jsonl, a line for each file; by default below evaluations/.
+        seed: Of the images that are drawn, and of the interval.
+        cfg_scale: Of guidance, with which a run draws, or a folder was drawn. This and the next three by default as the
+            run has them.
+        temperature: Of the softmax; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        negative: A text that guidance leads away from.
+        tokenizer: For a source that holds a generator only.
+        resolution: Pixels along a side, for public files, which do not say (256).
+        draw_only: Draw the images and judge nothing, for the official script.
+        out: Folder for results.json, judged.jsonl, a line for each file, and images; by default in the run, or below
+            evaluations/.
         device: Where to run.
     """
-    from gear import build
+    from gear import build, ranks
+    from gear.commands import benchmarks, prompted
     from gear.config import Config
-    from gear.evaluate import dpg_judge, layouts, prompt_scores, prompts, results
-    from gear.evaluate.dpg import Answers
-    from gear.evaluate.judged import Judged
-    from gear.progress import bars
+    from gear.evaluate import prompts as files
+    from gear.evaluate import results
     from gear.train import distributed
 
-    if distributed.launch().size > 1:
-        raise ValueError("gear evaluate dpg judges in one process: start it without torchrun.")
-    started = time.perf_counter()
     results.require_seed(seed)
-    on = build.device(Config(device=device))
-    asked = prompts.dpg_questions(questions)
-    images = layouts.dpg_images(folder, asked.keys())
-    answering = dpg_judge.opened(judge, batch, on)
-    about = {"judge": answering.about(), "tiles": tiles}
-    out = out or Path("evaluations") / folder.resolve().name / "dpg"
-    kept = Judged(out / "judged.jsonl", about)
-    judged = {}
-    with bars() as bar:
-        task = bar.add_task("DPG-Bench", total=len(images), note="")
-        for file, key in images:
-            texts = [question.text for question in asked[key]]
-            said = kept.get(file)
-            if said is None or said["questions"] != texts:
-                pixels = layouts.read(file)
-                parts = [pixels] if tiles == 1 else list(layouts.tiles(pixels))
-                said = {"questions": texts, "answers": [answering.answers(part, texts) for part in parts]}
-                kept.put(file, said)
-            ids = [question.id for question in asked[key]]
-            yes = [Answers(dict(zip(ids, map(dpg_judge.is_yes, words), strict=True))) for words in said["answers"]]
-            judged[key] = (asked[key], yes)
-            bar.advance(task)
-    metrics = prompt_scores.of_dpg(judged, seed)
-    warnings = prompt_scores.warnings("dpg", len(judged), tiles * len(images))
-    told = results.Results(
-        protocol="dpg",
-        metrics=metrics,
-        source={"kind": "dpg folder", "path": str(folder), "n": tiles * len(images), "prompts": len(judged)},
-        reference={"path": str(questions), "prompts": len(asked)},
-        settings=about | {"seed": seed, "cfg_scale": cfg_scale, "categories": "answers as they are, of all images"},
-        weights={f"{judge}/{name}": digest for name, digest in answering.about()["sha256"].items()},
-        warnings=warnings,
-        seconds=time.perf_counter() - started,
-    )
-    results.report(out, told)
+    prompted.require_alone(source, "dpg", draw_only)
+    if questions is None and not draw_only:
+        raise ValueError("say what to ask about the images with --questions, DPG-Bench's dpg_bench.csv.")
+    on = distributed.own_device(build.device(Config(device=device)))
+    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    where = {"tokenizer": tokenizer, "resolution": resolution, "negative": negative}
+    with distributed.joined(on):
+        artist = prompted.opened(
+            source, prompts, seed=seed, device=str(on), wanted="DPG-Bench's folder of .txt files", **where, **options
+        )
+        answering = None
+        if questions is not None and not draw_only and ranks.rank() == 0:  # looked for before images are drawn
+            answering = benchmarks.DpgJudge(questions, judge, tiles if artist is None else 4, batch, on)
+        if artist is None:
+            assert answering is not None
+            folder = Path(source)
+            out = out or Path("evaluations") / folder.resolve().name / "dpg"
+            results.report(out, answering(folder, out, benchmarks.Whose({}, cfg_scale), seed))
+            return
+        assert prompts is not None
+        asked = files.dpg(prompts)
+        artist.check(list(asked.values()))
+        if answering is not None:
+            answering.require(asked)
+        benchmark = benchmarks.Dpg(asked, answering)
+        folder = out or artist.folder(benchmark.name)
+        told = benchmarks.drawn_and_judged(benchmark, artist, folder, seed)
+        if told is not None:
+            results.report(folder, told)

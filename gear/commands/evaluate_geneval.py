@@ -1,6 +1,5 @@
 """`gear evaluate geneval`: whether images show what GenEval's prompts ask for, by judges of transformers."""
 
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -8,89 +7,85 @@ from tyro.conf import Positional
 
 
 def geneval(
-    folder: Positional[Path],
+    source: Positional[str],
     /,
+    prompts: Path | None = None,
+    rewritten: Path | None = None,
     detector: str = "facebook/mask2former-swin-small-coco-instance",
     clip: str = "openai/clip-vit-large-patch14",
     seed: int = 0,
-    prompts: Literal["short", "long"] | None = None,
+    prompt_set: Literal["short", "long"] | None = None,
     cfg_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    negative: str | None = None,
+    tokenizer: str | None = None,
+    resolution: int | None = None,
+    draw_only: bool = False,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Score a folder in GenEval's layout (Table 3), by GenEval's rules with Mask2Former and CLIP of transformers.
+    """Score a text-to-image run, or a folder in GenEval's layout, by GenEval's rules with networks of transformers.
 
-    The judge differs from the official one, so compare only numbers of this command.
-
-    The official scorer reads the same folder. Interrupted, the same command continues.
+    (Table 3.) The judge is Mask2Former and CLIP, not the official one: compare only numbers of this command. A run
+    draws the prompts first, into OUT/images; the official scorer reads that folder. Interrupted, the same command
+    continues. Several GPUs draw together under torchrun; one judges.
 
     Args:
-        folder: Has 00000/metadata.jsonl, 00000/samples/00000.png, ...
+        source: A run, checkpoint or public generator; or a folder of 00000/metadata.jsonl, 00000/samples/00000.png, ...
+        prompts: evaluation_metadata.jsonl, for a run.
+        rewritten: A longer prompt for each line of it, in their order, to draw instead: .jsonl, or .txt, one a line.
         detector: Folder or name of a Mask2Former of transformers that knows COCO's 80 objects.
         clip: Folder or name of a CLIP of transformers, which tells colours.
-        seed: Of the intervals.
-        prompts: Which the images were drawn from, for the tables: GenEval's own, or refined by a language model.
-        cfg_scale: Of the guidance that they were drawn with, likewise.
-        out: Folder for results.json and judged.jsonl, a line for each image; by default below evaluations/.
+        seed: Of the images that are drawn, and of the intervals.
+        prompt_set: Which a folder's images were drawn from, for the tables: GenEval's own, or refined ones.
+        cfg_scale: Of guidance, with which a run draws, or a folder was drawn. This and the next three by default as the
+            run has them.
+        temperature: Of the softmax; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        negative: A text that guidance leads away from.
+        tokenizer: For a source that holds a generator only.
+        resolution: Pixels along a side, for public files, which do not say (256).
+        draw_only: Draw the images and judge nothing, for the official scorer.
+        out: Folder for results.json, judged.jsonl, a line for each image, and images; by default in the run, or below
+            evaluations/.
         device: Where to run.
     """
-    from gear import build
+    from gear import build, ranks
+    from gear.commands import benchmarks, prompted
     from gear.config import Config
-    from gear.evaluate import geneval as rules
-    from gear.evaluate import layouts, prompt_scores, results
-    from gear.evaluate.clip_score import Clip
-    from gear.evaluate.geneval_judge import Mask2Former, Painter
-    from gear.evaluate.judged import Judged
-    from gear.progress import bars
+    from gear.evaluate import prompts as files
+    from gear.evaluate import results
     from gear.train import distributed
 
-    if distributed.launch().size > 1:
-        raise ValueError("gear evaluate geneval judges in one process: start it without torchrun.")
-    started = time.perf_counter()
     results.require_seed(seed)
-    on = build.device(Config(device=device))
-    images = layouts.geneval_images(folder)
-    eyes, painter = Mask2Former(detector).to(on), Painter(Clip(clip).to(on))
-    about = {"detector": eyes.about(), "clip": painter.clip.about()}
-    about |= {"threshold": rules.THRESHOLD, "counting_threshold": rules.COUNTING, "margin": rules.MARGIN}
-    out = out or Path("evaluations") / folder.resolve().name / "geneval"
-    kept = Judged(out / "judged.jsonl", about)
-    verdicts: dict[str, tuple[str, list[bool]]] = {}
-    with bars() as bar:
-        task = bar.add_task("GenEval", total=len(images), note="")
-        for file, metadata in images:
-            said = kept.get(file)
-            if said is None or said["metadata"] != metadata:
-                pixels = layouts.read(file)
-                found = eyes(pixels[None].to(on))[0]
-                verdict = rules.judge(
-                    found, metadata, lambda name, group, pixels=pixels: painter.colours(pixels, name, group)
-                )
-                said = {"metadata": metadata, "correct": verdict.correct, "reasons": list(verdict.reasons)}
-                kept.put(file, said)
-            verdicts.setdefault(str(file.parent.parent), (metadata["tag"], []))[1].append(said["correct"])
-            bar.advance(task)
-    metrics = prompt_scores.of_geneval(verdicts, seed)
-    warnings = prompt_scores.warnings("geneval", len(verdicts), len(images))
-    weights = {
-        f"{name}/{file}": of
-        for name, one in ((detector, eyes), (clip, painter.clip))
-        for file, of in one.about()["sha256"].items()
+    prompted.require_alone(source, "geneval", draw_only)
+    on = distributed.own_device(build.device(Config(device=device)))
+    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    where = {
+        "tokenizer": tokenizer,
+        "resolution": resolution,
+        "negative": negative,
+        "wanted": "evaluation_metadata.jsonl",
     }
-    told = results.Results(
-        protocol="geneval",
-        metrics=metrics,
-        source={"kind": "geneval folder", "path": str(folder), "n": len(images), "prompts": len(verdicts)},
-        reference={},
-        settings=about
-        | {
-            "seed": seed,
-            "prompt_set": prompts,
-            "cfg_scale": cfg_scale,
-            "judge": "gear: Mask2Former and CLIP of transformers",
-        },
-        weights=weights,
-        warnings=warnings,
-        seconds=time.perf_counter() - started,
-    )
-    results.report(out, told)
+    with distributed.joined(on):
+        artist = prompted.opened(source, prompts, seed=seed, device=str(on), **where, **options)
+        if artist is None:
+            judge, folder = benchmarks.GenevalJudge(detector, clip, on), Path(source)
+            out = out or Path("evaluations") / folder.resolve().name / "geneval"
+            of = benchmarks.Whose({}, cfg_scale)
+            results.report(out, judge(folder, out, of, seed, prompt_set))
+            return
+        assert prompts is not None
+        asked = files.geneval(prompts, rewritten)
+        artist.check([prompt.prompt for prompt in asked])
+        judging = not draw_only and ranks.rank() == 0  # looked for before the images are drawn
+        judge = benchmarks.GenevalJudge(detector, clip, on) if judging else None
+        chosen = prompt_set or ("short" if rewritten is None else "long")
+        benchmark = benchmarks.Geneval(asked, chosen, judge)
+        folder = out or artist.folder(benchmark.name)
+        told = benchmarks.drawn_and_judged(benchmark, artist, folder, seed)
+        if told is not None:
+            results.report(folder, told)

@@ -11,10 +11,12 @@ def gpic(
     source: Positional[str],
     /,
     reference: str,
+    prompts: Path | None = None,
     n: int = 50_000,
     seed: int = 0,
     tokenizer: str | None = None,
     cfg_scale: float | None = None,
+    negative: str | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     positions: Literal["hub", "timm"] = "hub",
@@ -30,10 +32,13 @@ def gpic(
     Args:
         source: Images: a folder, an .npz, a .zip, builtin, cifar10 or cifar10-test; or a run, which is sampled.
         reference: GPIC's test_stats.npz, or any images.
+        prompts: The captions that a text-to-image run draws, an image each, into OUT/images: .jsonl, .json, .csv, .tsv,
+            .parquet, .txt, or a folder of .txt files.
         n: How many samples; of images, at most as many.
         seed: Of the images among which neighbours are sought, of MMD's subsets, the interval, and a run's samples.
         tokenizer: For a source that holds a generator only.
         cfg_scale: Of a run's samples.
+        negative: A text that guidance leads away from.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
         positions: How DINOv2's table of positions is resampled: as torch.hub's network does, or as timm does.
@@ -43,7 +48,7 @@ def gpic(
         device: Where to run.
     """
     from gear import build, fetch, ranks
-    from gear.commands import drawing
+    from gear.commands import drawing, prompted
     from gear.config import Config
     from gear.evaluate import dino, extract, results
     from gear.evaluate import gpic as protocol
@@ -58,9 +63,18 @@ def gpic(
         with distributed.first_here():
             weights = fetch.on_demand("dinov2-l")
         detector = dino.DinoDetector(weights, positions).to(on)
-        samples = drawing.opened(source, n, seed=seed, **where)
+        artist = None
+        if prompts is not None or negative is not None:
+            options = {"tokenizer": tokenizer, "negative": negative, "cfg_scale": cfg_scale, "resolution": resolution}
+            artist = prompted.opened(source, prompts, seed=seed, device=str(on), wanted="GPIC's captions", **options)
+        asked = prompted.texts(prompts)[:n] if prompts is not None else []
         against = protocol.opened(reference, detector, resolution, interpolation)
-        folder = out or drawing.folder_of(samples, source, "gpic", reference)
+        if artist is not None:
+            folder = out or artist.folder(f"gpic-{drawing.stem(reference)}-{len(asked)}")
+            samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
+        else:
+            samples = drawing.opened(source, n, seed=seed, **where)
+            folder = out or drawing.folder_of(samples, source, "gpic", reference)
         n = min(n, len(samples))
         found = extract.features(
             detector, samples, n, folder / "features", batch=batch, title="samples", count=(dino.FEATURES,)
@@ -86,7 +100,7 @@ def gpic(
                 weights={"dinov2-l": detector.about()["sha256"]},
                 warnings=measured.warnings,
                 seconds=time.perf_counter() - started,
-                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
+                model=samples.model() if isinstance(samples, drawing.Drawn | prompted.Painted) else None,
             )
             results.report(folder, told)
         distributed.together()

@@ -12,12 +12,17 @@ from torch import Tensor
 from gear import text
 from gear.commands import models
 from gear.commands.drawing import is_model, label
+from gear.evaluate import layouts, pictures
 from gear.evaluate.captions import Caption, captions
+from gear.evaluate.images import Decoded
 from gear.evaluate.prompts import dpg
 from gear.evaluate.results import Model, require_seed
 from gear.generator.sampling import LANES, Options
 from gear.inference import check_prompts, paint, require_texts
 from gear.run import Pair, load
+from gear.train import distributed
+
+IMAGES = "images"  # folder of what was drawn, in that of an evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +116,32 @@ def opened(
     if kept := [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]:
         raise ValueError(f"{source} is no model, so that {', '.join(kept)} cannot be given for it.")
     return None
+
+
+class Painted(Decoded):
+    """An image a caption, in a flat folder that all ranks draw together when this is made; what is there is kept."""
+
+    def __init__(self, artist: Artist, asked: Sequence[Caption], folder: Path):
+        self.artist = artist
+        artist.check([caption.text for caption in asked])
+        layouts.write_flat(asked, artist, folder, about=artist.about(), batch=artist.batch)
+        super().__init__(folder.absolute(), pictures.in_folder(folder.absolute()), None, "bicubic")
+
+    def about(self) -> dict[str, Any]:
+        return super().about() | self.artist.source() | {"images": str(self.path)}
+
+    def model(self) -> Model:
+        return self.artist.model()
+
+
+def require_alone(source: str, protocol: str, draw_only: bool) -> None:
+    """Raises ValueError for a folder of images, which is judged alone, with what only drawing has."""
+    if is_model(source):
+        return
+    if draw_only:
+        raise ValueError(f"--draw-only is for a run; {source} is none.")
+    if distributed.launch().size > 1:
+        raise ValueError(f"gear evaluate {protocol} judges in one process: start it without torchrun.")
 
 
 def texts(path: Path) -> list[Caption]:

@@ -1,0 +1,217 @@
+"""`gear evaluate geneval`, `dpg`, `coco` and `sweep` of a text-to-image run: it draws the official layouts, which are
+then judged as folders are. The judges look at colours."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor, nn
+
+from gear.commands import evaluate_coco, evaluate_dpg, evaluate_geneval, prompted
+from gear.evaluate import clip_score, coco, dpg_judge, geneval_judge, layouts, results
+from gear.evaluate.geneval import Found
+from gear.evaluate.layouts import LayoutError
+from gear.evaluate.pil_resize import pil_resize
+from gear.evaluate.prompts import PromptError
+from gear.inference import draw_prompts
+from gear.run import load
+
+assert coco  # imported before CLIP has a stand-in, so that its annotations are of the real one
+OBJECTS = ("cat", "dog", "cup")
+REWRITTEN = "a photo of the red cat left of three cups\nthe dog\nthree blue cups\n"
+QUESTIONS = """item_id,proposition_id,dependency,tuple,question_natural_language
+a,1,0,entity - whole (cat),Is there a cat?
+b,1,0,entity - whole (cup),Is there a cup?
+"""
+
+
+def looks(x: Tensor) -> str:
+    return OBJECTS[int(x.float().mean((1, 2)).argmax())]
+
+
+class Eyes(nn.Module):
+    def __init__(self, model: str):
+        super().__init__()
+
+    def forward(self, pixels: Tensor) -> list[list[Found]]:
+        return [[Found(looks(x), 0.95, (0.0, 0.0, 8.0, 8.0))] for x in pixels]
+
+    def about(self) -> dict[str, Any]:
+        return {"sha256": {"model.safetensors": "0" * 64}}
+
+
+class Painter:
+    def __init__(self, clip: Any):
+        self.clip = clip
+
+    def colours(self, pixels: Tensor, name: str, group: Sequence[Found]) -> list[str]:
+        return ["red"] * len(group)
+
+
+class Answering:
+    def answers(self, pixels: Tensor, questions: Sequence[str]) -> list[str]:
+        return ["yes" if looks(pixels) in question else "no" for question in questions]
+
+    def about(self) -> dict[str, Any]:
+        return {"sha256": {"model.safetensors": "2" * 64}}
+
+
+class Words(clip_score.Clip):
+    """A text is the colour that it names."""
+
+    def __init__(self, model: str):
+        nn.Module.__init__(self)
+        self.name, self.channels, self.weight = "words", {"image": 3}, nn.Parameter(torch.zeros(()))
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        x = pixels.float().mean((2, 3))
+        return {"image": x / x.norm(dim=1, keepdim=True)}
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        return torch.tensor([[float(name in text) for name in ("red", "green", "blue")] for text in texts])
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "sha256": {"model.safetensors": "1" * 64}}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geneval_judge, "Mask2Former", Eyes)
+    monkeypatch.setattr(geneval_judge, "Painter", Painter)
+    monkeypatch.setattr(clip_score, "Clip", Eyes)
+    monkeypatch.setattr(dpg_judge, "opened", lambda model, batch, on: Answering())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder of metadata.jsonl, rewritten.txt, dpg/ and questions.csv."""
+    metadata = [
+        {"tag": "single_object", "include": [{"class": name, "count": 1}], "prompt": f"a photo of a {name}"}
+        for name in OBJECTS
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, metadata)))
+    (tmp_path / "rewritten.txt").write_text(REWRITTEN)
+    (tmp_path / "dpg").mkdir()
+    (tmp_path / "dpg" / "a.txt").write_text("a red cat left of the dog")
+    (tmp_path / "dpg" / "b.txt").write_text("three cups")
+    (tmp_path / "questions.csv").write_text(QUESTIONS)
+    return tmp_path
+
+
+def command(function: Any, *args: object) -> None:
+    tyro.cli(function, prog="gear evaluate", args=[str(arg) for arg in (*args, "--device", "cpu")])
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_geneval(talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, asked = files / "o", ("--prompts", files / "metadata.jsonl", "--cfg-scale", 4, "--seed", 7)
+    command(evaluate_geneval.geneval, talking, *asked, "--out", out)
+    names = ["grid.png", "metadata.jsonl", *(f"samples/{j:05d}.png" for j in range(4))]
+    whole = bytes_in(out / "images")
+    assert list(whole) == [f"{i:05d}/{name}" for i in range(3) for name in names]
+    assert json.loads(whole["00001/metadata.jsonl"])["prompt"] == "a photo of a dog"
+    pair = load(talking, "cpu")
+    texts = [f"a photo of a {name}" for name in OBJECTS for _ in range(4)]
+    drawn = pil_resize(draw_prompts(pair, texts, 7, cfg_scale=4.0), (512, 512))
+    for number in (0, 6, 11):
+        file = out / "images" / f"{number // 4:05d}" / "samples" / f"{number % 4:05d}.png"
+        assert torch.equal(layouts.read(file), drawn[number])
+    found = results.read(out)
+    right = [looks(x) == name for x, name in zip(drawn, np.repeat(OBJECTS, 4), strict=True)]
+    assert found["metrics"]["overall"]["value"] == pytest.approx(np.mean(right))
+    assert (found["settings"]["prompt_set"], found["settings"]["cfg_scale"]) == ("short", 4.0)
+    assert (found["model"]["steps"], found["source"]["prompts"], found["source"]["n"]) == (40, 3, 12)
+    for name in ("weights_sha256", "text_encoder_sha256"):
+        assert len(found["source"][name]) == 64
+    # What is missing is drawn again, the same; what is there stays.
+    (out / "images" / "00001" / "samples" / "00002.png").unlink()
+    (out / "images" / "00002" / "grid.png").unlink()
+    asked_for: list[int] = []
+    paint = prompted.paint
+
+    def watched(*args: Any, image_ids: Sequence[int], **options: Any) -> Tensor:
+        asked_for.extend(image_ids)
+        return paint(*args, image_ids=image_ids, **options)
+
+    monkeypatch.setattr(prompted, "paint", watched)
+    command(evaluate_geneval.geneval, talking, *asked, "--out", out)
+    assert asked_for == [6]
+    assert bytes_in(out / "images") == whole
+    with pytest.raises(LayoutError, match=r"other settings \(seed\)"):
+        command(evaluate_geneval.geneval, talking, *asked[:-1], 8, "--out", out)
+    # The folder alone is judged alike.
+    command(evaluate_geneval.geneval, out / "images", "--prompt-set", "short", "--out", files / "again")
+    assert results.read(files / "again")["metrics"] == found["metrics"]
+
+
+def test_what_goes_into_the_run(talking: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --out; refined prompts apart from GenEval's own; nothing is judged with --draw-only."""
+    asked = ("--prompts", files / "metadata.jsonl", "--rewritten", files / "rewritten.txt", "--draw-only")
+    command(evaluate_geneval.geneval, talking, *asked)
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert folder == talking / "evaluations" / "geneval-long-step-40-cfg-1.5" / "images"
+    assert json.loads((folder / "00000" / "metadata.jsonl").read_text())["prompt"] == "a photo of a cat"
+    texts = [line for line in REWRITTEN.splitlines() for _ in range(4)]
+    drawn = pil_resize(draw_prompts(load(talking, "cpu"), texts, 0, cfg_scale=1.5), (512, 512))
+    assert torch.equal(layouts.read(folder / "00002" / "samples" / "00001.png"), drawn[9])
+    assert not (folder.parent / "results.json").exists()
+    command(evaluate_dpg.dpg, talking, "--prompts", files / "dpg", "--draw-only", "--negative", "blue")
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png"]
+    assert "negative-" in folder.parent.name
+
+
+def test_dpg(talking: Path, files: Path) -> None:
+    asked = ("--prompts", files / "dpg", "--questions", files / "questions.csv", "--out", files / "o")
+    command(evaluate_dpg.dpg, talking, *asked)
+    grid = layouts.read(files / "o" / "images" / "b.png")
+    texts = ["a red cat left of the dog"] * 4 + ["three cups"] * 4
+    drawn = pil_resize(draw_prompts(load(talking, "cpu"), texts, 0, cfg_scale=1.5), (512, 512))
+    assert torch.equal(torch.stack(list(layouts.tiles(grid))), drawn[4:])
+    found = results.read(files / "o")
+    right = [looks(x) == name for x, name in zip(drawn, ["cat"] * 4 + ["cup"] * 4, strict=True)]
+    assert found["metrics"]["overall"]["value"] == pytest.approx(100 * np.mean(right))
+    (files / "dpg" / "c.txt").write_text("a dog")
+    with pytest.raises(PromptError, match=r"1 prompts have no questions in .*, such as c"):
+        command(evaluate_dpg.dpg, talking, *asked)
+
+
+def test_coco_has_the_clip_score(talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_score, "Clip", Words)
+    records = [{"file_name": f"{i:012d}.jpg", "caption": f"a {name} cup"} for i, name in enumerate(("red", "blue") * 3)]
+    (files / "captions.jsonl").write_text("\n".join(map(json.dumps, records)))
+    command(evaluate_coco.coco, talking, "--prompts", files / "captions.jsonl", "--n", 5, "--out", files / "o")
+    names = [f"{i:012d}.png" for i in range(5)]
+    assert sorted(p.name for p in (files / "o" / "images").iterdir()) == names
+    drawn = draw_prompts(load(talking, "cpu"), [record["caption"] for record in records[:5]], 0, cfg_scale=1.5)
+    for name, image in zip(names, drawn, strict=True):
+        assert np.array_equal(np.asarray(Image.open(files / "o" / "images" / name)), image.permute(1, 2, 0).numpy())
+    means = drawn.double().mean((2, 3))
+    cosines = [means[i][0 if i % 2 == 0 else 2] / means[i].norm() for i in range(5)]
+    found = results.read(files / "o")
+    assert found["metrics"]["clip_score"]["value"] == pytest.approx(100 * float(np.mean(cosines)), rel=1e-5)
+    assert (found["settings"]["cfg_scale"], found["source"]["n"], found["model"]["steps"]) == (1.5, 5, 40)
+
+
+def test_what_is_refused(talking: Path, trained: Path, files: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"is a model: say what it should draw with --prompts, evaluation_metadata\.jsonl"
+    ):
+        command(evaluate_geneval.geneval, talking)
+    with pytest.raises(ValueError, match="draws classes, not texts"):
+        command(evaluate_geneval.geneval, trained, "--prompts", files / "metadata.jsonl")
+    with pytest.raises(ValueError, match="is no model, so that --prompts, --negative cannot be given"):
+        command(evaluate_geneval.geneval, files, "--prompts", files / "metadata.jsonl", "--negative", "a")
+    with pytest.raises(ValueError, match="--draw-only is for a run"):
+        command(evaluate_geneval.geneval, files, "--draw-only")
+    with pytest.raises(ValueError, match="what to ask about the images with --questions"):
+        command(evaluate_dpg.dpg, talking, "--prompts", files / "dpg")
