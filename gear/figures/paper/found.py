@@ -58,6 +58,19 @@ class Run:
         return mapping(self.config.get("stage")).get("lam") != 0
 
     @property
+    def guided(self) -> bool:
+        """Whether it is on a frozen tokenizer that GEAR made, as the text-to-image runs of Table 2: by the
+        configuration of the run that it is of, else by its name."""
+        init = mapping(self.config.get("tokenizer")).get("init")
+        if self.stage != "frozen" or not isinstance(init, str):
+            return False
+        try:
+            stage = mapping(mapping(loaded(Path(init) / CONFIG)).get("stage")).get("kind")
+        except (OSError, ValueError):
+            stage = None
+        return stage.lower() == "gear" if isinstance(stage, str) else "gear" in Path(init).name.lower()
+
+    @property
     def tap(self) -> int | None:
         """The block that is aligned: of the configuration, else of a probe's settings."""
         generator = mapping(self.config.get("generator"))

@@ -67,12 +67,13 @@ def reached(curve: Curve, baseline: Curve) -> Reached | None:
 
 def baseline(runs: Sequence[Run], named: str | None = None) -> int:
     """The index of the run that others are compared with: the one of that name, where it is among them, else the first
-    on a frozen tokenizer, an aligned one (LlamaGen-REPA) before others, else the first."""
+    on a frozen tokenizer, one that GEAR did not make before others, then an aligned one (LlamaGen-REPA), else the
+    first."""
     names = [run.name for run in runs]
     if named in names:
         return names.index(named)
     frozen = [i for i, run in enumerate(runs) if run.stage == "frozen"]
-    return next((i for i in frozen if runs[i].aligned), next(iter(frozen), 0))
+    return min(frozen, key=lambda i: (runs[i].guided, not runs[i].aligned), default=0)
 
 
 def ended(run: Run, curve: Curve, what: str) -> str:

@@ -1,5 +1,6 @@
 """Smoothing against a fit at each point by itself, and speed-ups by hand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,3 +75,27 @@ def test_the_baseline_is_the_named_run_else_the_frozen_one_else_the_first(runs: 
     plain = replace(found[1], config={"stage": {"kind": "Frozen", "lam": 0.0}})
     assert baseline([plain, *found]) == 2  # LlamaGen-REPA before LlamaGen
     assert baseline([found[0], plain]) == 1
+
+
+@pytest.mark.parametrize("made_by", ["config", "name"])
+def test_of_two_frozen_runs_the_one_whose_tokenizer_gear_made_is_no_baseline(
+    runs: Path, tmp_path: Path, made_by: str
+) -> None:
+    """As text-to-image runs: both are frozen and aligned."""
+    (repa,) = opened([runs / "llamagen-repa-l"])
+    if made_by == "config":
+        joint, warm = tmp_path / "joint", tmp_path / "not-gear"
+        for folder, kind in ((joint, "Gear"), (warm, "Warmup")):
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps({"stage": {"kind": kind}}))
+    else:
+        joint, warm = Path("runs/gear-xl"), Path("runs/warmup-vq")
+    ours, theirs = (
+        replace(repa, name=name, config={**repa.config, "tokenizer": {"init": str(init)}})
+        for name, init in (("text-gear", joint), ("text-warmup", warm))
+    )
+    assert (ours.guided, theirs.guided) == (True, False)
+    assert baseline([ours, theirs]) == 1
+    assert baseline([theirs, ours]) == 0
+    unaligned = replace(theirs, config={**theirs.config, "stage": {"kind": "Frozen", "lam": 0.0}})
+    assert baseline([ours, unaligned]) == 1
