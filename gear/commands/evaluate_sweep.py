@@ -1,23 +1,33 @@
-"""`gear evaluate sweep`: the ADM protocol at several scales of classifier-free guidance, and a curve of each number."""
+"""`gear evaluate sweep`: a protocol at several scales of classifier-free guidance, and a curve of each number: ADM for
+classes, GenEval and DPG-Bench for texts."""
 
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
-SCALES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+SCALES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # of classes
+SCALES_OF_TEXTS = (1.0, 1.75, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0)  # Table 19
 
 
 def sweep(
     source: Positional[str],
     /,
-    reference: str,
-    scales: tuple[float, ...] = SCALES,
+    reference: str | None = None,
+    geneval: Path | None = None,
+    rewritten: Path | None = None,
+    dpg: Path | None = None,
+    questions: Path | None = None,
+    scales: tuple[float, ...] = (),
     n: int = 10_000,
     n_reference: int | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    negative: str | None = None,
+    detector: str = "facebook/mask2former-swin-small-coco-instance",
+    clip: str = "openai/clip-vit-large-patch14",
+    judge: str = "Salesforce/blip-vqa-capfilt-large",
     seed: int = 0,
     tokenizer: str | None = None,
     resolution: int | None = None,
@@ -28,21 +38,31 @@ def sweep(
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Measure a run at several scales of guidance (Table 14): it is sampled once a scale, with the same noise.
+    """Measure a run at several scales of guidance (Tables 14, 19): it is sampled once a scale, with the same noise.
 
-    Writes results.json with all points, a folder of its own for each scale, and figure_cfg.png and .pdf, which
-    `gear figure cfg RUNS...` draws of several runs together. Interrupted, the same command continues.
+    Of classes by the ADM protocol, which needs --reference; of texts on GenEval (--geneval, with --rewritten its long
+    prompts, too) and DPG-Bench (--dpg and --questions). Writes results.json with all points, a folder of its own for
+    each scale, and figure_cfg.png and .pdf, which `gear figure cfg RUNS...` draws of several runs together.
+    Interrupted, the same command continues.
 
     Args:
         source: A run, checkpoint or public generator.
         reference: An ADM reference, such as VIRTUAL_imagenet256_labeled.npz, or images: a folder, .zip, .npz, builtin,
             cifar10 or cifar10-test.
-        scales: Of classifier-free guidance; 1 is none.
-        n: How many samples at each.
+        geneval: GenEval's evaluation_metadata.jsonl.
+        rewritten: A longer prompt for each line of it, in their order: .jsonl, or .txt, one a line.
+        dpg: DPG-Bench's folder of KEY.txt.
+        questions: DPG-Bench's dpg_bench.csv.
+        scales: Of classifier-free guidance; 1 is none. By default those of the paper, 1 to 3 or, of texts, 1 to 20.
+        n: How many samples at each, of classes.
         n_reference: How many images of the reference, where it has no moments of its own; by default all.
         temperature: Of the softmax. This and the next two by default as the run has them.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        negative: A text that guidance leads away from.
+        detector: GenEval's judge, as `gear evaluate geneval` says; so is the next.
+        clip: Which tells colours.
+        judge: DPG-Bench's, as `gear evaluate dpg` says.
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, for public files, which do not say.
@@ -53,27 +73,41 @@ def sweep(
         out: Folder; by default evaluations/sweep in the run.
         device: Where to run.
     """
-    from dataclasses import asdict, replace
+    from gear.commands import sweeping
 
-    from gear import ranks
-    from gear.commands.drawing import Drawn, stem
-    from gear.commands.measuring import Asked, judging
-    from gear.commands.models import folder as evaluations
-    from gear.commands.models import slug
-    from gear.evaluate import results
-
+    asked = sweeping.Asked(geneval, rewritten, dpg, questions, detector, clip, judge)
+    texts = asked.given()
+    if (reference is None) == (not texts):
+        raise ValueError(
+            "give --reference for a run that draws classes, or --geneval, --dpg with --questions, or both for one that "
+            f"draws texts; given were {', '.join([*texts, '--reference'] if texts else ['none of them'])}."
+        )
+    scales = scales or (SCALES_OF_TEXTS if texts else SCALES)
     wrong = [scale for scale in scales if not 0 <= scale < float("inf")]
     if len(scales) < 2 or wrong or len(set(scales)) < len(scales):
         raise ValueError(f"--scales must be two or more different numbers, 0 or above; they are {scales}.")
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     options = {name: value for name, value in given.items() if value is not None}
-    asked = Asked(
+    if reference is None:
+        where = {"tokenizer": tokenizer, "resolution": resolution, "negative": negative}
+        for folder, name in sweeping.sweep_texts(source, asked, scales, seed, out, device, **where, **options):
+            _draw(folder, name)
+        return
+    if negative is not None:
+        raise ValueError("--negative is for a run that draws texts.")
+    from gear import ranks
+    from gear.commands.drawing import Drawn, stem
+    from gear.commands.measuring import Asked, judging
+    from gear.commands.models import folder as evaluations
+    from gear.commands.models import slug
+
+    adm = Asked(
         *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
         *(intervals, batch, device),
         options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
     )
-    with judging(asked) as judge:
-        first = judge.samples
+    with judging(adm) as measuring:
+        first = measuring.samples
         assert isinstance(first, Drawn)
         drawn = first.label(but="cfg_scale")
         folder = out or evaluations(first.pair.checkpoint) / slug("sweep", stem(reference), drawn)
@@ -82,13 +116,10 @@ def sweep(
             samples, into = Drawn(first.pair, n, seed, **options, cfg_scale=scale), folder / f"cfg-{scale:g}"
             if ranks.rank() == 0:
                 print(f"guidance {scale:g}:")
-            told = judge.measure(samples, into)
+            told = measuring.measure(samples, into)
             if told is not None:
-                points.append({"cfg_scale": scale, "metrics": {k: asdict(m) for k, m in told.metrics.items()}})
-                # After each, so that what is there can be looked at.
-                settings = told.settings | {"protocol": "adm", "cfg_scale": None, "scales": sorted(scales)}
-                whole = replace(told, protocol="sweep", metrics={}, settings=settings, more={"points": points})
-                results.write(folder, whole)
+                points.append(sweeping.point(told, scale))
+                sweeping.write_points(folder, told, points, scales)  # after each, so that it can be looked at
                 _draw(folder, first.model().name)
 
 

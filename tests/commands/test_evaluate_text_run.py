@@ -13,12 +13,15 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gear.commands import evaluate_coco, evaluate_dpg, evaluate_geneval, prompted
+from gear.commands import evaluate_coco, evaluate_dpg, evaluate_geneval, evaluate_sweep, prompted
+from gear.commands.table import table
 from gear.evaluate import clip_score, coco, dpg_judge, geneval_judge, layouts, results
 from gear.evaluate.geneval import Found
 from gear.evaluate.layouts import LayoutError
 from gear.evaluate.pil_resize import pil_resize
 from gear.evaluate.prompts import PromptError
+from gear.figures.paper import sweep as sweep_figure
+from gear.figures.paper.found import run as found_run
 from gear.inference import draw_prompts
 from gear.run import load
 
@@ -200,6 +203,60 @@ def test_coco_has_the_clip_score(talking: Path, files: Path, monkeypatch: pytest
     found = results.read(files / "o")
     assert found["metrics"]["clip_score"]["value"] == pytest.approx(100 * float(np.mean(cosines)), rel=1e-5)
     assert (found["settings"]["cfg_scale"], found["source"]["n"], found["model"]["steps"]) == (1.5, 5, 40)
+
+
+def test_a_sweep_is_the_single_evaluations(
+    talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder a benchmark; tables and the figure of the guidance scale find the points of each."""
+    asked = ("--geneval", files / "metadata.jsonl", "--rewritten", files / "rewritten.txt", "--dpg", files / "dpg")
+    asked += ("--questions", files / "questions.csv", "--scales", 4, 1, "--out", files / "swept")
+    command(evaluate_sweep.sweep, talking, *asked)
+    for name, protocol, prompt_set in (
+        ("geneval-short", "geneval", "short"),
+        ("geneval-long", "geneval", "long"),
+        ("dpg", "dpg", None),
+    ):
+        found = results.read(files / "swept" / name)
+        assert (found["protocol"], found["settings"]["protocol"]) == ("sweep", protocol)
+        assert found["settings"].get("prompt_set") == prompt_set
+        assert [point["cfg_scale"] for point in found["points"]] == [1.0, 4.0]
+        assert (files / "swept" / name / "figure_cfg.png").stat().st_size > 1000
+        single = results.read(files / "swept" / name / "cfg-4")
+        assert found["points"][1]["metrics"] == single["metrics"]
+    command(
+        evaluate_dpg.dpg, talking, "--prompts", files / "dpg", *asked[6:8], "--cfg-scale", 4, "--out", files / "one"
+    )
+    assert results.read(files / "one")["metrics"] == single["metrics"]
+    assert bytes_in(files / "one" / "images") == bytes_in(files / "swept" / "dpg" / "cfg-4" / "images")
+    monkeypatch.setattr(prompted, "paint", None)  # nothing is drawn again
+    before = [results.read(files / "swept" / name)["points"] for name in ("geneval-long", "dpg")]
+    command(evaluate_sweep.sweep, talking, *asked)
+    assert [results.read(files / "swept" / name)["points"] for name in ("geneval-long", "dpg")] == before
+    drawing = sweep_figure.draw([found_run(files / "swept", "mine")])
+    assert "GenEval (short): n = 12" in drawing.caption
+    assert "best DPG-Bench, overall" in drawing.caption
+    assert sum(bool(ax.lines) for ax in drawing.figure.axes) == 3
+    capsys.readouterr()
+    tyro.cli(table, args=["19", str(files / "swept")])
+    said = capsys.readouterr().out
+    for point in (
+        p for name in ("geneval-short", "geneval-long") for p in results.read(files / "swept" / name)["points"]
+    ):
+        assert f"{point['metrics']['overall']['value']:.4f}" in said
+
+
+def test_sweeps_that_are_refused(talking: Path, trained: Path, files: Path) -> None:
+    with pytest.raises(ValueError, match=r"give --reference for a run that draws classes, .* none of them"):
+        command(evaluate_sweep.sweep, talking)
+    with pytest.raises(ValueError, match=r"--questions, dpg_bench\.csv, go together"):
+        command(evaluate_sweep.sweep, talking, "--dpg", files / "dpg")
+    with pytest.raises(ValueError, match="--rewritten goes with --geneval"):
+        command(evaluate_sweep.sweep, talking, "--rewritten", files / "rewritten.txt")
+    with pytest.raises(ValueError, match="draws classes, not texts"):
+        command(evaluate_sweep.sweep, trained, "--geneval", files / "metadata.jsonl")
+    with pytest.raises(ValueError, match="is no model, whose guidance could be changed"):
+        command(evaluate_sweep.sweep, files, "--geneval", files / "metadata.jsonl")
 
 
 def test_what_is_refused(talking: Path, trained: Path, files: Path) -> None:

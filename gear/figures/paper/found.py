@@ -171,7 +171,8 @@ def run(path: Path, name: str) -> Run:
 def _once(found: Sequence[Result]) -> tuple[Result, ...]:
     """Without the results.json that a sweep leaves of each of its points."""
     points = [(r.cfg_scale, r.n, dict(r.metrics)) for r in found if r.protocol == "point"]
-    return tuple(r for r in found if r.protocol != "adm" or (r.cfg_scale, r.n, dict(r.metrics)) not in points)
+    swept = ("adm", "geneval", "dpg")
+    return tuple(r for r in found if r.protocol not in swept or (r.cfg_scale, r.n, dict(r.metrics)) not in points)
 
 
 def names(paths: Sequence[Path]) -> list[str]:

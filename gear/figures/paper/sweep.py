@@ -29,7 +29,12 @@ from gear.figures.paper.style import (
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Raises `NothingToDraw` where no run has a sweep."""
-    kept, apart = comparable([(run, result) for run in runs for result in swept(run)])
+    pairs = [(run, result) for run in runs for result in swept(run)]
+    kinds = list(dict.fromkeys(kind(result) for _, result in pairs))
+    kept, apart = list[Pair](), list[str]()
+    for one in kinds:
+        some, others = comparable([pair for pair in pairs if kind(pair[1]) == one])
+        kept, apart = kept + some, apart + others
     lacking = [run.lacks("sweep", "sweep of the guidance scale") for run in runs if not swept(run)]
     if not kept:
         raise NothingToDraw(" ".join(dict.fromkeys(lacking)))
@@ -37,15 +42,21 @@ def draw(runs: Sequence[Run]) -> Drawing:
     runs = [run for run in runs if any(owner is run for owner, _ in kept)]
     found = {run.name: scales(run, kept) for run in runs}
     there = [name for curves in found.values() for name in curves]
-    metrics = [name for name in dict.fromkeys((*NAMES, *there)) if name in there]
+    whole = [(one, name) for one in kinds for name in (*NAMES, *(name for _, name in there))]
+    metrics = [panel for panel in dict.fromkeys(whole) if panel in there]
+    if len(kinds) > 1:  # the parts of each benchmark would be too many
+        metrics = [panel for panel in metrics if not panel[0] or panel[1] == "overall"] or metrics
     names = labels(runs)
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, axes = panels(rows, columns, COLUMN if columns == 1 else TEXT, 0.45 + 1.75 * rows)
-    captions = [f"By scale, {kept[0][1].of}. Star: the best scale."]
-    for k, (ax, name) in enumerate(zip(axes, metrics, strict=False)):
-        captions += _panel(ax, name, {run: curves.get(name, []) for run, curves in found.items()}, names)
-        title(ax, "abcdefghijklmnopqrstuvwxyz"[k] if len(metrics) > 1 else "", called(name), direction(name))
+    of = dict.fromkeys(f"{kind(result)}: {result.of}" if kind(result) else result.of for _, result in kept)
+    captions = [f"By scale, {'; '.join(of)}. Star: the best scale."]
+    for k, (ax, (one, name)) in enumerate(zip(axes, metrics, strict=False)):
+        shown = f"{one}, {called(name).lower()}" if one else called(name)
+        curves = {run: curves.get((one, name), []) for run, curves in found.items()}
+        captions += _panel(ax, shown, direction(name), curves, names)
+        title(ax, "abcdefghijklmnopqrstuvwxyz"[k] if len(metrics) > 1 else "", shown, direction(name))
     spare = axes[len(metrics) :]
     legend(figure, axes[: len(metrics)], spare=spare[-1] if spare else None)
     for ax in spare[:-1]:
@@ -54,10 +65,10 @@ def draw(runs: Sequence[Run]) -> Drawing:
     return Drawing("figure_cfg", figure, " ".join(c for c in captions if c), (*lacking, *interrupted(runs)))
 
 
-def _panel(axes: Axes, name: str, found: Mapping[str, Curve], names: Mapping[str, str]) -> list[str]:
+def _panel(axes: Axes, name: str, sign: int, found: Mapping[str, Curve], names: Mapping[str, str]) -> list[str]:
     """Draws the curve of each run, and says where it is best; what is far above the best run is left beyond the frame,
     where small values are better."""
-    sign, captions, notes = direction(name), [], []
+    captions, notes = [], []
     drawn = [(i, run, curve) for i, (run, curve) in enumerate(found.items()) if curve]
     inside = near([min(y for _, y in curve) for *_, curve in drawn]) if sign < 0 else [True] * len(drawn)
     for i, run, curve in drawn:
@@ -71,11 +82,11 @@ def _panel(axes: Axes, name: str, found: Mapping[str, Curve], names: Mapping[str
         x, y = max(curve, key=lambda point: (sign or 1) * point[1])
         if not within:
             notes.append((f"{names[run]}: {y:.3g} at {x:g}", line(i)["color"]))
-            captions.append(f"{names[run]} is beyond the frame of {called(name)}: at best {y:.4g}, at {x:g}.")
+            captions.append(f"{names[run]} is beyond the frame of {name}: at best {y:.4g}, at {x:g}.")
         elif sign and len(curve) > 1:
             look = {"marker": "*", "ms": 10, "mfc": line(i)["color"], "mec": "white", "mew": 0.8, "ls": ""}
             axes.plot(x, y, zorder=4, clip_on=False, **look)
-            captions.append(f"{names[run]}: best {called(name)} {y:.4g} at {x:g}.")
+            captions.append(f"{names[run]}: best {name} {y:.4g} at {x:g}.")
     beyond(axes, notes)
     axes.set_xlabel("CFG scale")
     if len({x for *_, curve in drawn for x, _ in curve}) == 1:
@@ -94,13 +105,20 @@ def swept(run: Run) -> list[Result]:
     return points if several or (points and points[0].protocol == "point") else []
 
 
-def scales(run: Run, pairs: Sequence[Pair]) -> dict[str, Curve]:
-    """Metric -> (scale, value) by scale, of what is a run's among the pairs."""
-    curves: dict[str, dict[float, float]] = {}
+def kind(result: Result) -> str:
+    """Which benchmark of texts a point is of; "" for the ADM protocol."""
+    protocol, prompts = result.setting("protocol"), result.setting("prompt_set")
+    name = {"geneval": "GenEval", "dpg": "DPG-Bench"}.get(str(protocol), "")
+    return f"{name} ({prompts})" if name and prompts else name
+
+
+def scales(run: Run, pairs: Sequence[Pair]) -> dict[tuple[str, str], Curve]:
+    """`kind` and metric -> (scale, value) by scale, of what is a run's among the pairs."""
+    curves: dict[tuple[str, str], dict[float, float]] = {}
     for owner, result in pairs:
         if owner is run and result.cfg_scale is not None:
             for name, value in result.metrics.items():
-                curves.setdefault(name, {})[result.cfg_scale] = value
+                curves.setdefault((kind(result), name), {})[result.cfg_scale] = value
     return {name: sorted(curve.items()) for name, curve in curves.items()}
 
 

@@ -43,7 +43,7 @@ def test_the_sweep_marks_the_best_scale(runs: Path) -> None:
 def test_evaluations_at_several_scales_are_a_sweep_too(runs: Path, swept: Made) -> None:
     (run,) = opened([runs / "gear-b"])
     points = [(run, result) for result in sweep.swept(run)]
-    assert sweep.scales(run, points) == {"gfid": [(1.0, 16.0), (1.5, pytest.approx(4.8))]}
+    assert sweep.scales(run, points) == {("", "gfid"): [(1.0, 16.0), (1.5, pytest.approx(4.8))]}
 
 
 def test_an_interrupted_sweep_says_so_and_has_no_star(write: Written, swept: Made) -> None:

@@ -1,0 +1,108 @@
+"""Scales of guidance on GenEval and DPG-Bench: each benchmark drawn and judged at each scale (Table 19)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gear import build, ranks
+from gear.commands.benchmarks import Benchmark, Dpg, DpgJudge, Geneval, GenevalJudge, drawn_and_judged
+from gear.commands.drawing import is_model
+from gear.commands.prompted import Artist, opened
+from gear.config import Config
+from gear.evaluate import prompts, results
+from gear.evaluate.results import Results
+from gear.train import distributed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which benchmarks, by their files: evaluation_metadata.jsonl; a longer prompt for each of its lines; DPG-Bench's
+    folder of prompts, and dpg_bench.csv. And their judges. Raises ValueError for one that lacks another."""
+
+    geneval: Path | None
+    rewritten: Path | None
+    dpg: Path | None
+    questions: Path | None
+    detector: str
+    clip: str
+    judge: str
+
+    def __post_init__(self) -> None:
+        if self.rewritten is not None and self.geneval is None:
+            raise ValueError("--rewritten goes with --geneval, evaluation_metadata.jsonl, which says what to look for.")
+        if (self.dpg is None) != (self.questions is None):
+            raise ValueError("--dpg, the folder of prompts, and --questions, dpg_bench.csv, go together: give both.")
+
+    def given(self) -> list[str]:
+        """The options that name files."""
+        return [f"--{name}" for name in ("geneval", "rewritten", "dpg", "questions") if getattr(self, name) is not None]
+
+    def benchmarks(self, on: torch.device) -> list[Benchmark]:
+        """GenEval short, long, and DPG-Bench, those that were asked for; judges on rank 0 alone. Raises what
+        reading the files and opening the judges raises."""
+        first, found = ranks.rank() == 0, list[Benchmark]()
+        if self.geneval is not None:
+            asked = prompts.geneval(self.geneval)
+            longer = None if self.rewritten is None else prompts.geneval(self.geneval, self.rewritten)
+            judge = GenevalJudge(self.detector, self.clip, on) if first else None
+            found.append(Geneval(asked, "short", judge))
+            found += [] if longer is None else [Geneval(longer, "long", judge)]
+        if self.dpg is not None and self.questions is not None:
+            texts = prompts.dpg(self.dpg)
+            answering = DpgJudge(self.questions, self.judge, 4, 16, on) if first else None
+            if answering is not None:
+                answering.require(texts)
+            found.append(Dpg(texts, answering))
+        return found
+
+
+def sweep_prompts(
+    artist: Artist, benchmarks: Sequence[Benchmark], scales: Sequence[float], seed: int, out: Path | None
+) -> list[Path]:
+    """For each benchmark a folder with one of each scale in it, and results.json of all its points, written after each
+    scale. Returns the folders, on every rank."""
+    for benchmark in benchmarks:
+        artist.check(benchmark.texts())
+    folders = []
+    for benchmark in benchmarks:
+        folder = artist.folder(f"sweep-{benchmark.name}", but="cfg_scale") if out is None else out / benchmark.name
+        points = []
+        for scale in sorted(scales):
+            if ranks.rank() == 0:
+                print(f"{benchmark.name}, guidance {scale:g}:")
+            told = drawn_and_judged(benchmark, artist.at(scale), folder / f"cfg-{scale:g}", seed)
+            if told is not None:
+                results.report(folder / f"cfg-{scale:g}", told)
+                points.append(point(told, scale))
+                write_points(folder, told, points, scales)
+        folders.append(folder)
+    return folders
+
+
+def sweep_texts(
+    source: str, asked: Asked, scales: Sequence[float], seed: int, out: Path | None, device: str, **options: Any
+) -> list[tuple[Path, str]]:
+    """The folder of each benchmark and the model's name; none on ranks beside the first. options: of
+    `prompted.opened`. Raises ValueError for a source that is no model."""
+    results.require_seed(seed)
+    if not is_model(source):
+        raise ValueError(f"{source} is no model, whose guidance could be changed: give a run, checkpoint or generator.")
+    on = distributed.own_device(build.device(Config(device=device)))
+    with distributed.joined(on):
+        artist = opened(source, asked.geneval or asked.dpg, seed=seed, device=str(on), **options)
+        assert artist is not None
+        folders = sweep_prompts(artist, asked.benchmarks(on), scales, seed, out)
+        return [(folder, artist.model().name) for folder in folders] if ranks.rank() == 0 else []
+
+
+def point(told: Results, scale: float) -> dict[str, Any]:
+    return {"cfg_scale": scale, "metrics": {name: asdict(metric) for name, metric in told.metrics.items()}}
+
+
+def write_points(folder: Path, last: Results, points: Sequence[dict[str, Any]], scales: Sequence[float]) -> None:
+    """results.json of a sweep, of the points there are so far. last: of its latest."""
+    settings = last.settings | {"protocol": last.protocol, "cfg_scale": None, "scales": sorted(scales)}
+    results.write(folder, replace(last, protocol="sweep", metrics={}, settings=settings, more={"points": list(points)}))
