@@ -37,13 +37,12 @@ METRICS = (  # key, name, unit or measure, better
     ("psnr", "PSNR of the tokenizer", "dB, held out", 1),
 )
 CELL = 64  # px of an image in a row of samples, about
-HEAT = 72  # px of an attention map, about
 
 
 @dataclass(frozen=True)
 class Look:
     """Where the words of a caption are looked at while its image is drawn. words: as the text encoder reads them;
-    weights: of each where each token is predicted, a distribution over text and earlier tokens, on the grid."""
+    weights: of each where each token is predicted, on the grid; what is left of 1 is on earlier tokens."""
 
     caption: str
     words: tuple[str, ...]
@@ -183,7 +182,7 @@ def samples(report: Report) -> str:
     drawn = [(i, arm.name, arm.samples) for i, arm in enumerate(report.arms) if arm.samples is not None]
     rows = []
     for row, caption in enumerate(report.classes):
-        real = _strip(None, "Real, held out", f"the held-out image of the caption {caption}", report.inputs[row][None])
+        real = _strip(None, "Real", f"the held-out image of the caption {caption}", report.inputs[row][None])
         strips = [_strip(i, arm, f"drawn by {arm} for the caption {caption}", x[row]) for i, arm, x in drawn]
         rows.append(
             f'<div class="class-row"><h3>{escape(caption)}</h3><div class="strips">{real}{"".join(strips)}</div></div>'
@@ -195,19 +194,21 @@ def _strip(style: int | None, name: str, said: str, cells: UInt8[np.ndarray, "n 
     images = "".join(f'<img alt="" src="{data_uri(cell)}">' for cell in cells)
     mark = swatch(style) if style is not None else ""
     return (
-        f'<figure class="{colour(style or 0)}"><figcaption>{mark}{escape(name)}</figcaption>'
-        f'<div class="strip" role="img" aria-label="{escape(said)}" {_grid(cells, CELL)}>{images}</div></figure>'
+        f'<figure class="{colour(style or 0)}" {_grid(cells, CELL)}><figcaption>{mark}{escape(name)}</figcaption>'
+        f'<div class="strip" role="img" aria-label="{escape(said)}">{images}</div></figure>'
     )
 
 
 def looks(report: TextReport) -> str:
-    """For each arm and caption the image, then a map for each word, from white (0) to dark (its own largest weight)."""
+    """For each arm and caption the image, then a map for each word: its share of the attention on the caption, without
+    which tokens that have few before them would look at all words most. From white (0) to dark (the largest)."""
     parts = []
     for i, arm in enumerate(report.whole.arms):
         for look in report.looks.get(arm.key, ()):
             cells = [_map(look.image, "drawn", "")]
-            for word, weights in zip(look.words, look.weights, strict=True):
-                cells.append(_map(heat(weights), word, f"{100 * weights.mean():.1f} %"))
+            shares = look.weights / look.weights.sum(0)
+            for word, share in zip(look.words, shares, strict=True):
+                cells.append(_map(heat(share), word, f"{100 * share.mean():.1f} %"))
             parts.append(
                 f'<div class="{colour(i)} look"><h3>{swatch(i)}{escape(arm.name)}: {escape(look.caption)}</h3>'
                 f'<div class="maps">{"".join(cells)}</div></div>'
