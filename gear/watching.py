@@ -30,7 +30,7 @@ from gear.data.said import first_said, said
 from gear.data.streaming import in_order
 from gear.data.writing import save_grid
 from gear.evaluate.features import PooledEfficientNet
-from gear.evaluate.frechet import Gaussian, frechet, gaussian
+from gear.evaluate.frechet import Gaussian, frechet
 from gear.evaluate.reconstruction import psnr
 from gear.figures.sheets import captioned, sheet
 from gear.generator import Generator
@@ -41,7 +41,7 @@ from gear.train import lines
 from gear.train.batches import to_float, to_uint8
 from gear.train.distributed import told
 from gear.train.reader import Reader
-from gear.train.turns import BLOCK, in_turns, marked, row, split
+from gear.train.turns import BLOCK, fitted, in_turns, marked, row, split
 
 NAME, SHEETS, CAPTIONS = "evaluations.jsonl", "watch", "captions.txt"  # in the run folder; CAPTIONS in SHEETS
 NETWORK = "efficientnet_lite1"  # whose features are compared: the demo's, which no training pursues
@@ -257,10 +257,8 @@ class Watcher:
         options, seed, labels, prompts = asdict(self.config.sampling), self.config.seed, of, None
         if not isinstance(labels, Tensor):
             assert self.reader is not None
-            numbers = {caption: i for i, caption in enumerate(dict.fromkeys(of))}
-            labels = torch.tensor([numbers[caption] for caption in of])
-            # Not remembered: that is for captions which come again.
-            prompts = self.reader.encoder(list(numbers))
+            rows = {caption: i for i, caption in enumerate(dict.fromkeys(of))}
+            labels, prompts = torch.tensor([rows[caption] for caption in of]), self.reader(list(rows))
         q = generate(
             generator, labels, seed=seed, image_ids=ids, batch=BLOCK, progress=progress, prompts=prompts, **options
         )
@@ -295,11 +293,6 @@ class Watcher:
         middle = Cropping(data.resolution, interpolation=data.interpolation)
         for decoded in in_order(listing, middle, BLOCK, workers=data.workers if workers is None else workers):
             yield decoded.pixels[:, 0].to(self.on), (decoded.labels >= 0).to(self.on)
-
-
-def fitted(features: Float[Tensor, "n C"]) -> Gaussian | None:
-    """None of fewer than two images, which have no covariance."""
-    return gaussian(features) if len(features) > 1 else None
 
 
 def rebuilt(tokenizer: Tokenizer, pixels: UInt8[Tensor, "b 3 R R"]) -> UInt8[Tensor, "b 3 R R"]:

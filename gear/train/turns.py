@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gear import ranks
+from gear.evaluate.frechet import Gaussian, gaussian
 from gear.generator.sampling import LANES
 
 BLOCK = LANES  # images; on a GPU more would be faster, but would have to find room beside a training run
@@ -47,6 +48,11 @@ def in_turns(
 def marked(rows: Float[Tensor, "b D"], whole: Bool[Tensor, "b"]) -> Float[Tensor, "b D"]:
     """Not numbers for images that could not be opened: the one thing that finite pixels never give."""
     return rows.masked_fill(~whole[:, None], torch.nan)
+
+
+def fitted(features: Float[Tensor, "n C"]) -> Gaussian | None:
+    """None of fewer than two images, which have no covariance."""
+    return gaussian(features) if len(features) > 1 else None
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def test_the_page_is_whole_and_has_every_number(told: TextReport, tmp_path: Path
         for key, name, *_ in METRICS:
             assert name in found.text
             assert f"{arm.metrics[key]:#.4g}" in found.text
-    for value in ("0.425", "118.0", "22.2", "235", "Block 2 of 4", "a red fox"):
+    for value in ("0.425", "by chance 118", "22.2", "235", "Block 2 of 4", "a red fox"):
         assert value in found.text
     assert "$" not in found.text.replace("$title ${page}", "")
 
