@@ -48,7 +48,8 @@ def train(args: Sequence[str]) -> None:
     if isinstance(command.config.stage, Warmup):
         print(f"next: another recipe with --tokenizer.init {command.out}")
     else:
-        print(f"next: gear sample {command.out}")
+        said = "" if command.config.generator.text is None else ' --prompt "a red apple"'
+        print(f"next: gear sample {command.out}{said}")
 
 
 @dataclass(frozen=True)
