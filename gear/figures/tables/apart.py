@@ -11,7 +11,11 @@ from gear.figures.tables.ours import Number, numbers, scale
 from gear.figures.tables.table import Table
 
 SETTINGS = {"cfg": "cfg_scale", "prompts": "prompt_set", "interpolation": "interpolation"}  # of cells, and of results
-OPTIONS = {"cfg": "cfg-scale", "prompts": "prompt-set", "interpolation": "interpolation"}  # of commands, each of one value
+OPTIONS = {
+    "cfg": "cfg-scale",
+    "prompts": "prompt-set",
+    "interpolation": "interpolation",
+}  # of commands, each of one value
 REFERENCED = ("adm", "gpic", "coco")
 SCALES = "{scales}"
 
