@@ -1,8 +1,10 @@
 """`gear demo --text` end to end, at two steps an arm and with a random text encoder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from gear import demo_text
 from gear.config import Config, ConfigError, Text
+from gear.data import Images
 from gear.data.builtin import images as emoji
 from gear.demo_text import flow, judge
 from gear.figures.report_text import METRICS
@@ -38,13 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, reading: Path) -> Path:
         patch.setattr(flow.Judge, "__init__", few(flow.Judge.__init__))
         out = tmp_path_factory.mktemp("demo")
         flow.demo_text(out, 2, "cpu")
-        yield out
+    return out
 
 
-def few(init):
+def few(init: Callable[..., None]) -> Callable[..., None]:
     """With 40 of the held-out images, to be quick."""
 
-    def made(self, network, train, held_out, seed, generated):
+    def made(self: judge.Judge, network: Any, train: Images, held_out: Images, seed: int, generated: int) -> None:
         rows = held_out._rows(np.arange(len(held_out)) < 40)
         init(self, network, train, rows, seed, generated)
 
