@@ -4,6 +4,7 @@ goes on where it stopped.
 """
 
 import datetime
+import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -129,8 +130,11 @@ def arm(contender: Contender, config: Config, out: Path, judge: Judge) -> Measur
     folder = out / contender.key
     pair = run.load(folder, config.device)
     sampling = asdict(pair.checkpoint.config.sampling)
-    about = {"step": pair.checkpoint.step, "generated": len(judge.chosen), "sampling": sampling, "shown": SHOWN}
-    arrays, found = demo.once(folder, about | {"seeds": SEEDS, "looked": LOOKED}, lambda: judge.measure(pair))
+    asked = hashlib.sha256("\n".join(judge.captions).encode()).hexdigest()
+    about = {"step": pair.checkpoint.step, "generated": len(judge.chosen), "sampling": sampling, "captions": asked}
+    arrays, found = demo.once(
+        folder, about | {"shown": SHOWN, "seeds": SEEDS, "looked": LOOKED}, lambda: judge.measure(pair)
+    )
     lines = log.read(folder / log.NAME)
     looks = []
     for i, words in enumerate(found["words"]):
