@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, tokenizer
+from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, text, tokenizer
 from bench.table import show
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    rows = [*readout.run(arguments.device), *generator.run(arguments.device)]
+    rows = [*readout.run(arguments.device), *generator.run(arguments.device), *text.run()]
     rows += [*tokenizer.run(), *joint.run(), *decoding.run(), *stored.run(), *engine.run(arguments.device)]
     rows += [*inception.run(), *evaluation.run(), *probes.run()]
     if arguments.json:

@@ -191,7 +191,7 @@ def of_folder(c: Case) -> Row:
         prepared = prepare(config, c.on)
         assert not isinstance(prepared.train, Images)
         size, pin, side = codes.cropping(config), c.on.type == "cuda", (grid(config), grid(config))
-        stream = Timed(prepared.train, size, config.batch, config.seed, flip=data.flip, workers=WORKERS, pin=pin)
+        stream = Timed(prepared.train, size, config.batch, config.seed, flip=False, workers=WORKERS, pin=pin)
         batches = Streamed(stream, prepared.targets, side, c.on, config.precision)
         try:
             return waited("data wait, folder", c, batches, lambda: list(stream.waits), f"Pillow, {WORKERS} process")

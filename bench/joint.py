@@ -3,11 +3,11 @@
     python -m bench.joint                                     # the row of `make bench`: GEAR-B at 128 px, on the CPU
     python -m bench.joint --recipe gear-l --device cuda --resolution 256 --precision bfloat16 --compile --kernels 10
 
-Weights, images and features are random, so neither data nor checkpoints are needed. On a GPU the batch is the largest
-power of two that fits, unless it is given. Memory: planned and measured bytes at the peak of a step. Time: the
-operations that `gear plan` counts, over the seconds of a step; and the seconds they would take at the rate that a large
-matrix product reaches on the same device, those in bfloat16 and those in float32 each at their own, over the seconds
-that the step takes: the MFU that this machine's own libraries allow.
+Weights, images, features and captions are random, so neither data nor checkpoints are needed, nor is a text encoder
+run. On a GPU the batch is the largest power of two that fits, unless it is given. Memory: planned and measured bytes at
+the peak of a step. Time: the operations that `gear plan` counts, over the seconds of a step; and the seconds they would
+take at the rate that a large matrix product reaches on the same device, those in bfloat16 and those in float32 each at
+their own, over the seconds that the step takes: the MFU that this machine's own libraries allow.
 """
 
 import argparse
@@ -29,8 +29,10 @@ from gear import build
 from gear.config import Config, Frozen, Target, Warmup, grid
 from gear.counting import Flops
 from gear.plan import plan
+from gear.prompts import Prompts
 from gear.recipes import RECIPES
 from gear.step import Batch
+from gear.text.sizes import size
 
 TARGET, WIDTH = "efficientnet_lite0", 112  # whose features a step is given, ready made
 CLASSES = 1000
@@ -67,11 +69,9 @@ SMALL = Case("gear-b", 128, 4, "float32", "cpu")
 
 def config_of(case: Case) -> Config:
     c = RECIPES[case.recipe]()
-    if isinstance(c.stage, Frozen):
-        raise SystemExit(f"{case.recipe} needs a trained tokenizer; a recipe that trains one is measured here.")
     return replace(
         c,
-        tokenizer=replace(c.tokenizer, init=None),
+        tokenizer=replace(c.tokenizer, init=c.tokenizer.init if isinstance(c.stage, Frozen) else None),
         targets=() if isinstance(c.stage, Warmup) else (Target(TARGET),),
         data=replace(c.data, resolution=case.resolution),
         batch=case.batch,
@@ -85,9 +85,15 @@ def measure(case: Case, kernels: int = 0) -> Measured:
     """In this process, which should be a fresh one: its resident set is what is measured on a CPU."""
     config, on = config_of(case), torch.device(case.device)
     before, synchronise = resident_peak(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
-    training = build.training(config, CLASSES, {TARGET: WIDTH}, on, loaded=False)
-    B, side = case.batch, case.resolution
-    x, c = torch.rand(B, 3, side, side, device=on) * 2 - 1, torch.randint(CLASSES, (B,), device=on)
+    text, B, side = config.generator.text, case.batch, case.resolution
+    c, null, classes = torch.randint(CLASSES, (B,), device=on), None, CLASSES
+    if text is not None:
+        width, classes = size(text.encoder).width, 0
+        states = torch.randn(B, text.tokens, width, dtype=torch.float16, device=on)
+        valid = torch.arange(text.tokens, device=on) >= torch.randint(text.tokens, (B, 1), device=on)
+        c, null = Prompts(states * valid[..., None], valid), torch.zeros(1, width)
+    training = build.training(config, classes, {TARGET: WIDTH}, on, null=null, loaded=False)
+    x = torch.rand(B, 3, side, side, device=on) * 2 - 1
     batch = Batch(x, c, {TARGET: torch.randn(B, grid(config) ** 2, WIDTH, device=on)})
 
     def step() -> None:
@@ -164,7 +170,7 @@ def run() -> list[Row]:
 
 def report(case: Case, kernels: int) -> dict[str, Any]:
     planned, found = plan(config_of(case)), in_a_process_of_its_own(case, kernels)
-    flops = sum((count for part, count in planned.flops.items() if part != "targets"), Flops(0, 0))
+    flops = sum((count for part, count in planned.flops.items() if part not in ("targets", "text")), Flops(0, 0))
     at_best = flops.float32 / found.gemm32 + (flops.bfloat16 / found.gemm if flops.bfloat16 else 0.0)  # seconds
     return {
         **asdict(case),
