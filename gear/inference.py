@@ -82,7 +82,7 @@ def draw_prompts(
     image_ids: None: 0 .. n-1. negative: what guidance leads away from. options: `generate`'s. Says once how many tokens
     of too long texts are cut. Raises ValueError for a pair that draws classes and for a text without words.
     """
-    check_prompts(pair, texts, negative)
+    check_prompts(pair, list(dict.fromkeys(texts)), negative)
     with bars() as progress:
         bar = progress.add_task("sampling", total=None, note="")
 

@@ -29,7 +29,9 @@ def coco(
     """Measure images drawn from COCO's captions (Table 3): the CLIP score, 100 cos of ViT-B/32, and FID.
 
     A text-to-image run draws the captions first, an image each, into OUT/images. Interrupted, the same command
-    continues. Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate coco ...
+    continues.
+
+    Several GPUs: torchrun --nproc-per-node 8 -m -- gear evaluate coco ...
 
     Args:
         images: A folder or .zip of images named by the captions' keys, or an .npz in the captions' order; or a run,

@@ -26,11 +26,13 @@ def dpg(
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Score a text-to-image run, or a folder in DPG-Bench's layout, by its rules with a network that answers questions.
+    """Score a text-to-image run, or a folder in DPG-Bench's layout (Table 3), by a network that answers questions.
 
-    (Table 3.) The judge is not the official one: compare only numbers of this command and judge. A run draws the
-    prompts first, into OUT/images; the official script reads that folder. Interrupted, the same command continues.
-    Several GPUs draw together under torchrun; one judges.
+    The judge differs from the official one, so compare only numbers of this command and judge.
+
+    A run draws the prompts first, into OUT/images, which the official script reads, too.
+
+    Interrupted, the same command continues. Several GPUs draw together under torchrun; one judges.
 
     Args:
         source: A run, checkpoint or public generator; or a folder of KEY.png for each prompt, a grid of four images.

@@ -26,11 +26,13 @@ def geneval(
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Score a text-to-image run, or a folder in GenEval's layout, by GenEval's rules with networks of transformers.
+    """Score a text-to-image run, or a folder in GenEval's layout (Table 3), by networks of transformers.
 
-    (Table 3.) The judge is Mask2Former and CLIP, not the official one: compare only numbers of this command. A run
-    draws the prompts first, into OUT/images; the official scorer reads that folder. Interrupted, the same command
-    continues. Several GPUs draw together under torchrun; one judges.
+    The judge is Mask2Former and CLIP, not the official one, so compare only numbers of this command.
+
+    A run draws the prompts first, into OUT/images, which the official scorer reads, too.
+
+    Interrupted, the same command continues. Several GPUs draw together under torchrun; one judges.
 
     Args:
         source: A run, checkpoint or public generator; or a folder of 00000/metadata.jsonl, 00000/samples/00000.png, ...

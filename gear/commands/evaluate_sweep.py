@@ -40,10 +40,14 @@ def sweep(
 ) -> None:
     """Measure a run at several scales of guidance (Tables 14, 19): it is sampled once a scale, with the same noise.
 
-    Of classes by the ADM protocol, which needs --reference; of texts on GenEval (--geneval, with --rewritten its long
-    prompts, too) and DPG-Bench (--dpg and --questions). Writes results.json with all points, a folder of its own for
-    each scale, and figure_cfg.png and .pdf, which `gear figure cfg RUNS...` draws of several runs together.
-    Interrupted, the same command continues.
+    Of classes by the ADM protocol, which needs --reference.
+
+    Of texts on GenEval (--geneval, and --rewritten for its long prompts) and on DPG-Bench (--dpg with --questions).
+
+    Writes results.json with all points, a folder for each scale, figure_cfg.png and .pdf; of texts for each
+    benchmark.
+
+    `gear figure cfg RUNS...` draws several runs together. Interrupted, the same command continues.
 
     Args:
         source: A run, checkpoint or public generator.
