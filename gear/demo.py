@@ -217,7 +217,7 @@ def once(
         start = time.perf_counter()
         made, said = measure()
         with replacing(arrays) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **made)
+            np.savez_compressed(file, **made)  # pyright: ignore[reportArgumentType]
         found = {"about": about, **said, "seconds": time.perf_counter() - start}
         with replacing(numbers) as temporary:
             temporary.write_text(json.dumps(found, indent=2) + "\n")

@@ -254,8 +254,10 @@ class Watcher:
         progress: Callable[[int, int], None] | None = None,
     ) -> UInt8[Tensor, "n 3 R R"]:
         """Images of labels, or of captions."""
-        options, seed, labels, prompts = asdict(self.config.sampling), self.config.seed, of, None
-        if not isinstance(labels, Tensor):
+        options, seed, prompts = asdict(self.config.sampling), self.config.seed, None
+        if isinstance(of, Tensor):
+            labels = of
+        else:
             assert self.reader is not None
             rows = {caption: i for i, caption in enumerate(dict.fromkeys(of))}
             labels, prompts = torch.tensor([rows[caption] for caption in of]), self.reader(list(rows))

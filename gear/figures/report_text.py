@@ -17,7 +17,7 @@ from gear.figures import report as classes
 from gear.figures.curves import Level, colour, swatch
 from gear.figures.paper.speed import WINDOW, Reached, reached, smoothed
 from gear.figures.pictures import data_uri
-from gear.figures.reading import duration, headline, number, remarks
+from gear.figures.reading import NONE, duration, headline, number, remarks
 from gear.figures.results import Arm, Report, check
 from gear.store.whole import replacing
 
@@ -201,14 +201,15 @@ def _strip(style: int | None, name: str, said: str, cells: UInt8[np.ndarray, "n 
 
 def looks(report: TextReport) -> str:
     """For each arm and caption the image, then a map for each word: its share of the attention on the caption, without
-    which tokens that have few before them would look at all words most. From white (0) to dark (the largest)."""
+    which tokens that have few before them would look at all words most."""
     parts = []
     for i, arm in enumerate(report.whole.arms):
         for look in report.looks.get(arm.key, ()):
             cells = [_map(look.image, "drawn", "")]
             shares = look.weights / look.weights.sum(0)
             for word, share in zip(look.words, shares, strict=True):
-                cells.append(_map(heat(share), word, f"{100 * share.mean():.1f} %"))
+                low, high = 100 * share.min(), 100 * share.max()
+                cells.append(_map(heat(share), word, f"{low:.1f} {NONE} {high:.1f} %"))
             parts.append(
                 f'<div class="{colour(i)} look"><h3>{swatch(i)}{escape(arm.name)}: {escape(look.caption)}</h3>'
                 f'<div class="maps">{"".join(cells)}</div></div>'
@@ -217,9 +218,9 @@ def looks(report: TextReport) -> str:
 
 
 def heat(weights: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """White at 0, dark blue at the largest."""
-    top = float(weights.max()) or 1.0
-    share = (weights / top)[..., None].astype(np.float64)
+    """White at the smallest, dark blue at the largest; all white where they are alike."""
+    low, high = float(weights.min()), float(weights.max())
+    share = ((weights - low) / ((high - low) or 1.0))[..., None].astype(np.float64)
     return np.round((1 - share) * 255 + share * np.array([8.0, 48.0, 107.0])).astype(np.uint8)
 
 

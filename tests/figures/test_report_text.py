@@ -118,13 +118,13 @@ def test_curves_are_smoothed_first(told: TextReport) -> None:
     assert found.factor == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_map_is_white_at_zero_and_darkest_at_its_largest() -> None:
-    weights = np.array([[0.0, 0.1], [0.2, 0.4]], dtype=np.float32)
+def test_a_map_is_white_at_its_smallest_and_darkest_at_its_largest() -> None:
+    weights = np.array([[0.1, 0.2], [0.3, 0.5]], dtype=np.float32)
     pixels = heat(weights)
     assert pixels[0, 0].tolist() == [255, 255, 255]
     assert pixels[1, 1].tolist() == [8, 48, 107]
     assert pixels[..., 0].flatten().tolist() == sorted(pixels[..., 0].flatten().tolist(), reverse=True)
-    assert heat(np.zeros((2, 2), np.float32)).min() == 255
+    assert heat(np.full((2, 2), 0.3, np.float32)).min() == 255
 
 
 def test_without_maps_it_says_so(told: TextReport) -> None:
