@@ -38,10 +38,10 @@ from gear.generator.sampling import class_labels, generate
 from gear.store.whole import replacing
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import lines
-from gear.train.batches import to_float, to_uint8
+from gear.train.batches import to_uint8
 from gear.train.distributed import told
 from gear.train.reader import Reader
-from gear.train.turns import BLOCK, fitted, in_turns, marked, row, split
+from gear.train.turns import BLOCK, fitted, in_turns, marked, rebuilt, row, split
 
 NAME, SHEETS, CAPTIONS = "evaluations.jsonl", "watch", "captions.txt"  # in the run folder; CAPTIONS in SHEETS
 NETWORK = "efficientnet_lite1"  # whose features are compared: the demo's, which no training pursues
@@ -259,8 +259,8 @@ class Watcher:
             labels = of
         else:
             assert self.reader is not None
-            rows = {caption: i for i, caption in enumerate(dict.fromkeys(of))}
-            labels, prompts = torch.tensor([rows[caption] for caption in of]), self.reader(list(rows))
+            rows = {str(caption): i for i, caption in enumerate(dict.fromkeys(of))}
+            labels, prompts = torch.tensor([rows[str(caption)] for caption in of]), self.reader(list(rows))
         q = generate(
             generator, labels, seed=seed, image_ids=ids, batch=BLOCK, progress=progress, prompts=prompts, **options
         )
@@ -295,8 +295,3 @@ class Watcher:
         middle = Cropping(data.resolution, interpolation=data.interpolation)
         for decoded in in_order(listing, middle, BLOCK, workers=data.workers if workers is None else workers):
             yield decoded.pixels[:, 0].to(self.on), (decoded.labels >= 0).to(self.on)
-
-
-def rebuilt(tokenizer: Tokenizer, pixels: UInt8[Tensor, "b 3 R R"]) -> UInt8[Tensor, "b 3 R R"]:
-    """Encoded and decoded."""
-    return to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))

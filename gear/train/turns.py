@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from gear import ranks
 from gear.evaluate.frechet import Gaussian, gaussian
 from gear.generator.sampling import LANES
+from gear.tokenizer.tokenizer import Tokenizer
+from gear.train.batches import to_float, to_uint8
 
 BLOCK = LANES  # images; on a GPU more would be faster, but would have to find room beside a training run
 
@@ -53,6 +55,11 @@ def marked(rows: Float[Tensor, "b D"], whole: Bool[Tensor, "b"]) -> Float[Tensor
 def fitted(features: Float[Tensor, "n C"]) -> Gaussian | None:
     """None of fewer than two images, which have no covariance."""
     return gaussian(features) if len(features) > 1 else None
+
+
+def rebuilt(tokenizer: Tokenizer, pixels: UInt8[Tensor, "b 3 R R"]) -> UInt8[Tensor, "b 3 R R"]:
+    """Encoded and decoded."""
+    return to_uint8(tokenizer.decode(tokenizer.encode(to_float(pixels))))
 
 
 @contextmanager
