@@ -54,8 +54,9 @@ def captions(n: int, tokens: int, device: str) -> Prompts:
     return Prompts(torch.randn(n, tokens, WIDTH, device=device) * valid[..., None], valid)
 
 
-def dense(net: Generator, c: Prompts, rows: int) -> Sight:
+def dense(c: torch.Tensor | Prompts, rows: int) -> Sight:
     """The release's mask: causal, without padding, the diagonal always on."""
+    assert isinstance(c, Prompts)
     place, text = torch.arange(rows, device=c.valid.device), c.valid.shape[1]
     holds = torch.nn.functional.pad(c.valid, (0, rows - text), value=True)
     causal = place[:, None] >= place
@@ -65,7 +66,7 @@ def dense(net: Generator, c: Prompts, rows: int) -> Sight:
 def training(net: Generator, c: Prompts, q: torch.Tensor, masked: bool) -> None:
     net.zero_grad()
     if masked:
-        net.sight = partial(dense, net)
+        net.sight = dense
     try:
         next_token(net(q[:, :-1], c).logits, q).backward()
     finally:
@@ -104,7 +105,7 @@ def run() -> list[Row]:
     net, c, q = model(SIZE, TOKENS, SIDE, "cpu"), captions(BATCH, TOKENS, "cpu"), torch.randint(K, (BATCH, SIDE * SIDE))
     with torch.no_grad():  # a fast wrong answer is worth nothing
         ours = net(q[:, :-1], c).logits
-        net.sight = partial(dense, net)
+        net.sight = dense
         torch.testing.assert_close(ours, net(q[:, :-1], c).logits, rtol=1e-4, atol=1e-4)
         del net.sight
     many, small = captions(IMAGES, TOKENS, "cpu"), model(SIZE, TOKENS, SHORT, "cpu", FEW)

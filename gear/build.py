@@ -259,8 +259,8 @@ def _generator(
         read = checkpoint.averaged("generator").get("cls_embedding.null")
         if read is not None and null is not None and read.shape != null.shape:
             raise state.CheckpointError(
-                f"{checkpoint.path} holds a generator that reads a text encoder of {read.shape[1]} channels, and "
-                f"{config.generator.text.encoder} has {null.shape[1]}: change generator.text.encoder, or generator.init."
+                f"{checkpoint.path} holds a generator that reads a text encoder of {read.shape[1]} channels, and this "
+                f"run's has {null.shape[1]}: change generator.text.encoder, or generator.init."
             )
         _fill_generator(net, checkpoint)
     return _trained("generator", net.to(on), o.generator_lr, config, o.ema)
@@ -346,11 +346,10 @@ def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
 
     def shape(c: Config) -> Config:
         g = c.generator
-        if g.text is None:
-            how = {"class_rotary": g.class_rotary}
-        else:  # which encoder, of how many tokens: what fits is told by its channels
-            how = {"text": cfg.Text(dual=g.dual_blocks, rotary=g.text.rotary, padding=g.text.padding)}
-        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, **how)
+        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, class_rotary=g.class_rotary)
+        if g.text is not None:  # which encoder, of how many tokens: what fits is told by its channels
+            text = cfg.Text(dual=g.dual_blocks, rotary=g.text.rotary, padding=g.text.padding)
+            only = dataclasses.replace(only, class_rotary="identity", text=text)
         return dataclasses.replace(Config(), generator=only)
 
     _require_same(shape(checkpoint.config), shape(config), checkpoint, "generator")

@@ -234,8 +234,8 @@ class Data:
     path: str = (
         "builtin"  # "builtin" (emoji), "cifar10", "emoji", a folder (classes, images, tars), .csv, .jsonl, .json
     )
-    mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     resolution: int = 256  # pixels along a side
+    mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     crop: Literal["center", "random"] = "center"  # of the square; random: decoded at each visit (ImageNet)
     prepare: bool = True  # decode center crops once and keep them; off for what is larger than the disk (GPIC)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C

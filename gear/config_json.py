@@ -77,7 +77,7 @@ def _built(classes: tuple[type, ...], value: Any, where: str) -> Any:
 
 def _field(kind: Any, value: Any, where: str) -> Any:
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    nested = tuple(option for option in options if dataclasses.is_dataclass(option))
+    nested: tuple[Any, ...] = tuple(option for option in options if dataclasses.is_dataclass(option))
     if nested and not (value is None and type(None) in options):
         return _built(nested, value, where)
     for option in options:

@@ -51,7 +51,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
     if reader is not None and reader.encoder.padding == "right":
         raise ConfigError('generator.text.padding must be "left" for captions to be stored with --features.')
     tokens, codebook = side[0] * side[1], config.tokenizer.quantizer.codebook_size
-    shape = Shape(len(p.train), size.fixed, flips, tokens, codebook, dims, _texts(p, reader))
+    texts = _texts(p, reader)
+    shape = Shape(len(p.train), size.fixed, flips, tokens, codebook, dims, texts)
     writer = ShardWriter(out, about(config, p.train, None if reader is None else reader.null), shape)
     missing = writer.missing()
     with bars(console or Console()) as progress:
@@ -66,7 +67,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
                 seen = {t.name: in_passes(t, flat, side, config.precision) for t in p.targets}
                 lead = shown.shape[:3]
                 seen = {name: f.unflatten(0, lead) for name, f in seen.items()}
-                read = None if reader is None else [reader(c[: shape.texts[0]]) for c in block.captions or ()]
+                captions = block.captions or ()
+                read = None if reader is None or texts is None else [reader(c[: texts[0]]) for c in captions]
                 writer.add(index, q.unflatten(0, lead), labels, seen, read)
                 progress.advance(bar, len(index))
         except KeyboardInterrupt:

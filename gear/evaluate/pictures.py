@@ -112,7 +112,7 @@ def in_folder(path: Path) -> Pictures:
         at = (file.tar if member else Path(file)).stat()
         return f"{at.st_size} {at.st_mtime_ns}" + (f" {file.offset} {file.size}" if member else "")
 
-    return Pictures("folder", path, listing.names, lambda i: nullcontext(listing.file(i)), version)
+    return Pictures("folder", path, tuple(listing.names), lambda i: nullcontext(listing.file(i)), version)
 
 
 def in_zip(path: Path) -> Pictures:

@@ -1,11 +1,11 @@
 """What an image is generated from, as the first rows of the sequence, c of eqs. 4 and 9: a class, or a caption."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gear.config import Text
-from gear.generator.layers import Sight
+from gear.generator.layers import PLAIN, Sight
 from gear.noise import uniform
 from gear.prompts import Prompts
 
@@ -22,11 +22,18 @@ class ClassEmbedding(nn.Module):
         self.classes, self.drop = classes, drop
         self.embedding_table = nn.Embedding(classes + 1, width)
 
+    def dropped(self, labels: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Some of them the null class, in training mode."""
+        if not self.training or self.drop == 0:
+            return labels
+        return torch.where(uniform(len(labels), labels.device) < self.drop, self.classes, labels)
+
     def forward(self, labels: Int[Tensor, "B"]) -> Float[Tensor, "B 1 D"]:
-        if self.training and self.drop > 0:
-            dropped = uniform(len(labels), labels.device) < self.drop
-            labels = torch.where(dropped, self.classes, labels)
         return self.embedding_table(labels)[:, None]
+
+    def sight(self, labels: Int[Tensor, "B"], rows: int) -> Sight:
+        """Every row sees all before it."""
+        return PLAIN
 
 
 class Projection(nn.Module):
@@ -77,9 +84,9 @@ class CaptionEmbedding(nn.Module):
     def forward(self, prompts: Prompts) -> Float[Tensor, "B T D"]:
         return self.cap_proj(prompts.states.to(self.null.dtype))
 
-    def sight(self, valid: Bool[Tensor, "B T"], rows: int) -> Sight:
+    def sight(self, prompts: Prompts, rows: int) -> Sight:
         """Who sees whom among T rows of text and the `rows` - T image tokens after them. Nobody sees padding."""
-        text = valid.shape[1]
+        valid, text = prompts.valid, prompts.valid.shape[1]
         place = torch.arange(rows, device=valid.device)
         if self.text.padding == "left":  # turned, each by as much as it has padding, that comes last
             padding = text - valid.sum(1, keepdim=True)

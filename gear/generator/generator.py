@@ -90,7 +90,7 @@ class Generator(
         if (config.text is None) != (text_width is None):
             raise ValueError(f"text_width must be given with architecture.text, and only then; it is {text_width}.")
         self.classes, self.text_width = classes, text_width
-        self.cls_embedding: ClassEmbedding | CaptionEmbedding
+        self.cls_embedding: Any  # a `ClassEmbedding` reads labels, a `CaptionEmbedding` prompts
         if config.text is None or text_width is None:
             self.cls_embedding = ClassEmbedding(classes, width, config.class_drop)
             self.condition_rows, rotary = 1, config.class_rotary
@@ -192,7 +192,7 @@ class Generator(
         `stop_at_tap`, the blocks above the tap, the norm and the head do not run, and `logits` is None.
         """
         u = tokens if tokens.is_floating_point() else self.tok_embeddings(tokens)
-        c = self.cls_embedding.dropped(c) if isinstance(c, Prompts) else c
+        c = self.cls_embedding.dropped(c)
         prefix = self.cls_embedding(c)
         x = self.dropout(torch.cat([prefix, u], dim=1))
         rotary, sight = self.rotary(self.condition_rows - prefix.shape[1], x.shape[1]), self.sight(c, x.shape[1])
@@ -210,7 +210,7 @@ class Generator(
 
     def sight(self, c: Int[Tensor, "B"] | Prompts, rows: int) -> Sight:
         """Who sees whom among `rows` rows, the condition's first."""
-        return self.cls_embedding.sight(c.valid, rows) if isinstance(c, Prompts) else PLAIN
+        return self.cls_embedding.sight(c, rows)
 
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B M D"], past: list[Past], sight: Sight = PLAIN) -> Float[Tensor, "B K"]:
