@@ -1,6 +1,5 @@
 """From a configuration to objects: the one place that names classes. A new variant is one class and one case here."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from gear import config as cfg
-from gear import ranks, sources, text, weights
+from gear import initial, ranks, sources, text, weights
 from gear import step as steps
 from gear.assignment import Assignment
 from gear.config import Config, ConfigError, grid
-from gear.config_json import differences
 from gear.generator import Generator
 from gear.recompute import recompute
 from gear.step import Learner, Step
@@ -25,7 +23,6 @@ from gear.targets.files import without_weights
 from gear.tokenizer.critic import Critic
 from gear.tokenizer.perceptual import Perceptual
 from gear.tokenizer.tokenizer import Tokenizer
-from gear.train import state
 from gear.train.reader import Reader
 from gear.update import Trained, averaged, shard
 
@@ -75,9 +72,9 @@ def require(config: Config) -> None:
     if captioned(config) and config.generator.text is not None:
         text.require(config.generator.text)
     if config.tokenizer.init is not None:
-        fits_tokenizer(sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema")), config)
+        initial.fits_tokenizer(sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema")), config)
     if config.generator.init is not None and not isinstance(config.stage, cfg.Warmup):
-        fits_generator(sources.read(config.generator.init, ("generator", "generator_ema")), config)
+        initial.fits_generator(sources.read(config.generator.init, ("generator", "generator_ema")), config)
 
 
 def weights_used(config: Config) -> dict[str, str]:
@@ -141,7 +138,7 @@ def tokenizer(config: Config) -> Tokenizer:
 def trained_tokenizer(config: Config) -> Tokenizer:
     """`tokenizer.init`, held fixed."""
     net = tokenizer(config)
-    _initialise(net, None, config)
+    initial.fill_tokenizer(net, None, config)
     return net.eval().requires_grad_(False)
 
 
@@ -226,7 +223,7 @@ def _learner(config: Config, on: torch.device, loaded: bool) -> Learner:
     net = tokenizer(config)
     critic = Critic(t.critic.channels, t.critic.layers) if moves and t.loss.adversarial > 0 else None
     if t.init is not None and loaded:
-        _initialise(net, critic, config)
+        initial.fill_tokenizer(net, critic, config)
     perceptual = None
     if moves and t.loss.perceptual > 0:
         trunk = t.loss.perceptual_trunk
@@ -254,15 +251,7 @@ def _generator(
 ) -> Trained:
     o, net = config.optimizer, generator(config, classes, target_dims, null)
     if config.generator.init is not None and loaded:
-        checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
-        fits_generator(checkpoint, config)
-        read = checkpoint.averaged("generator").get("cls_embedding.null")
-        if read is not None and null is not None and read.shape != null.shape:
-            raise state.CheckpointError(
-                f"{checkpoint.path} holds a generator that reads a text encoder of {read.shape[1]} channels, and this "
-                f"run's has {null.shape[1]}: change generator.text.encoder, or generator.init."
-            )
-        _fill_generator(net, checkpoint)
+        initial.fill_generator(net, config)
     return _trained("generator", net.to(on), o.generator_lr, config, o.ema)
 
 
@@ -301,65 +290,3 @@ def set_precision(config: Config, on: torch.device) -> None:
     if on.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.engine.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.engine.tf32
-
-
-def _initialise(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:
-    """The averaged tokenizer of another run or a public file, and its critic if it kept one of the same size."""
-    assert config.tokenizer.init is not None
-    checkpoint = sources.read(config.tokenizer.init, ("tokenizer", "tokenizer_ema", "critic"))
-    fits_tokenizer(checkpoint, config)
-    state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
-    kept = checkpoint.part("critic")
-    if critic is not None and kept and checkpoint.config.tokenizer.critic == config.tokenizer.critic:
-        state.load_strictly(critic, kept, f"the critic of {checkpoint.path}")
-
-
-def _fill_generator(net: Generator, checkpoint: state.Checkpoint) -> None:
-    """The averaged generator; a projector that the checkpoint has no equal of stays as it is."""
-    own, kept = net.state_dict(), checkpoint.averaged("generator")
-    projector = {name for name in own.keys() | kept.keys() if name.startswith("projectors.")}
-    fitting = {name for name in projector & own.keys() & kept.keys() if own[name].shape == kept[name].shape}
-    tensors = {name: t for name, t in kept.items() if name not in projector or name in fitting}
-    tensors |= {name: own[name] for name in (projector & own.keys()) - fitting}
-    state.load_strictly(net, tensors, f"the generator of {checkpoint.path}")
-
-
-def fits_tokenizer(checkpoint: state.Checkpoint, config: Config) -> None:
-    """A checkpoint of another quantizer or backbone is refused with the fields that differ, or, where both are public
-    families, with their names."""
-    known = [cfg.family(c.tokenizer) for c in (checkpoint.config, config)]
-    if checkpoint.averaged("tokenizer") and all(known) and known[0] != known[1]:
-        raise state.CheckpointError(
-            f"{checkpoint.path} holds {known[0]}, and this configuration asks for {known[1]}: "
-            "change tokenizer.quantizer and tokenizer.backbone, or tokenizer.init."
-        )
-
-    def shape(c: Config) -> Config:
-        only = cfg.Tokenizer(quantizer=c.tokenizer.quantizer, backbone=c.tokenizer.backbone)
-        return dataclasses.replace(Config(), tokenizer=only)
-
-    _require_same(shape(checkpoint.config), shape(config), checkpoint, "tokenizer")
-
-
-def fits_generator(checkpoint: state.Checkpoint, config: Config) -> None:
-    """A checkpoint of another transformer or codebook size is refused with the fields that differ."""
-
-    def shape(c: Config) -> Config:
-        g = c.generator
-        only = cfg.Generator(layers=g.layers, heads=g.heads, width=g.width, class_rotary=g.class_rotary)
-        if g.text is not None:  # which encoder, of how many tokens: what fits is told by its channels
-            text = cfg.Text(dual=g.dual_blocks, rotary=g.text.rotary, padding=g.text.padding)
-            only = dataclasses.replace(only, class_rotary="identity", text=text)
-        return dataclasses.replace(Config(), generator=only)
-
-    _require_same(shape(checkpoint.config), shape(config), checkpoint, "generator")
-
-
-def _require_same(there: Config, here: Config, checkpoint: state.Checkpoint, part: str) -> None:
-    if not checkpoint.averaged(part):
-        raise state.CheckpointError(f"{checkpoint.path} holds no {part}: {part}.init must name a file or run with one.")
-    if different := differences(there, here):
-        raise state.CheckpointError(
-            f"{checkpoint.path} holds another {part} than this configuration asks for ({'; '.join(different)}): "
-            f"change those fields, or {part}.init."
-        )

@@ -11,9 +11,9 @@ from torch import Tensor
 class Prompts:
     """B captions of up to T tokens; the condition c of eq. 4 where it is text.
 
-    states: of the text encoder, C channels. valid: which rows are text. Short captions are padded in front, by zeros, so
-    that the last row, which predicts the first image token, is text; for released weights behind, by what the encoder
-    says of padding.
+    states: of the text encoder, C channels. valid: which rows are text. Short captions are padded in front, by zeros,
+    so that the last row, which predicts the first image token, is text; for released weights behind, by what the
+    encoder says of padding.
 
     Rows are chosen as of a tensor: `prompts[2:4]`, `prompts[index]`.
     """

@@ -20,8 +20,8 @@ from gear.config_check import check
 from gear.config_json import differences, plain, read, to_json
 from gear.data import Images
 from gear.data.crop import Cropping
-from gear.data.listing import Listing
 from gear.data.images import Split
+from gear.data.listing import Listing
 from gear.data.streaming import Stream, in_order
 from gear.generator import Generator
 from gear.sharing import no_larger_than

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gear import build, run, sources, weights
+from gear import build, initial, run, sources, weights
 from gear.config import (
     FAMILIES,
     IBQ,
@@ -203,11 +203,11 @@ def test_init_from_another_tokenizer_names_the_fields(
 def test_a_public_tokenizer_of_another_family_is_named(there: str) -> None:
     """Not by each of the dozen fields in which two families differ."""
     found = state.Checkpoint(Path("a.pt"), 0, Config(tokenizer=FAMILIES[there]), (), {"tokenizer.x": torch.zeros(1)})
-    build.fits_tokenizer(found, Config(tokenizer=replace(FAMILIES[there], init="a.pt")))
+    initial.fits_tokenizer(found, Config(tokenizer=replace(FAMILIES[there], init="a.pt")))
     for here in FAMILIES.keys() - {there}:
         said = rf"^a\.pt holds {there}, and this configuration asks for {here}: change .* or tokenizer\.init\.$"
         with pytest.raises(CheckpointError, match=said):
-            build.fits_tokenizer(found, Config(tokenizer=FAMILIES[here]))
+            initial.fits_tokenizer(found, Config(tokenizer=FAMILIES[here]))
 
 
 def test_init_from_nowhere(tiny: Config, tmp_path: Path) -> None:

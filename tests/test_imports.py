@@ -57,6 +57,7 @@ TOP = {
     "exporting",
     "fetch",
     "inference",
+    "initial",
     "plan",
     "planning",
     "provenance",

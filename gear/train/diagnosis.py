@@ -129,8 +129,8 @@ def sentence(found: Diagnosis, step: int, saved: Path) -> str:
 
 
 def save_batch(run: Path, step: int, batch: Batch | Encoded) -> Path:
-    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c (of captions c.states and c.valid),
-    f.TARGET as they are. Of several ranks each writes its share, as step-00001234-rank-0.safetensors. Raises
+    """Writes RUN/nonfinite/step-00001234.safetensors, whole or not at all: x or q, c (of captions c.states and
+    c.valid), f.TARGET as they are. Of several ranks each writes its share, as step-00001234-rank-0.safetensors. Raises
     `WriteError`."""
     own = f"-rank-{ranks.rank()}" if ranks.size() > 1 else ""
     path = run / FOLDER / f"step-{step:08d}{own}.safetensors"
