@@ -115,6 +115,10 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
     def from_settings(cls, settings: dict[str, Any]) -> Any:
         raise NotImplementedError
 
+    def hub_tags(self) -> dict[str, Any]:
+        """Entries of the card's header that this model has and others of its class have not."""
+        return {}
+
     def save_pretrained(
         self, save_directory: str | Path, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> str | None:
@@ -207,5 +211,5 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             "parameters": f"{sum(p.numel() for p in self.parameters()):,}",
             "settings": rows(self.settings()),
         } | kwargs
-        data = {**info.model_card_data.to_dict(), "license": card.pop("license", None)}
+        data = {**info.model_card_data.to_dict(), **self.hub_tags(), "license": card.pop("license", None)}
         return ModelCard.from_template(ModelCardData(**data), template_str=info.model_card_template, **card)

@@ -21,7 +21,15 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
     for line in block.splitlines()
 ]
-GEAR = [command for command in COMMANDS if command.startswith("gear ")]
+CAPTIONED = (
+    "gear demo --text",
+    "gear train folder-text-256",
+    "gear sample RUN",
+    "gear evaluate geneval RUN",
+    "gear evaluate sweep RUN",
+)
+GEAR = [c for c in COMMANDS if c.startswith("gear ") and not c.startswith(CAPTIONED)]
+TEXT = [c for c in COMMANDS if c.startswith(CAPTIONED)]
 
 
 def test_the_two_commands_are_targets_of_the_makefile():
@@ -101,6 +109,22 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
     for expected in ("(2, 64) (2, 3, 64, 64)", "align_soft"):
         assert expected in said
     assert "nan" not in said
+
+
+@pytest.mark.parametrize("command", TEXT)
+def test_what_it_says_of_captions_is_understood(command, capsys):
+    """The commands themselves need a text encoder that is fetched, or days."""
+    _, name, *args = shlex.split(command)
+    if name == "train":
+        start = beginning("train", args, "")
+        assert start is not None
+        asked = fields("train", start, args, Train(start.config, start.out))
+        assert check(asked.config).generator.text is not None
+        assert len(asked.config.data.mixture) == command.count("--mix")
+        return
+    assert exit_code([name, *args[: name == "evaluate"], "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [option for option in args if option.startswith("--") and option not in shown] == []
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("torchrun ") and "evaluate" in c])

@@ -125,6 +125,11 @@ class Generator(
         text = {} if self.text_width is None else {"text_width": self.text_width}
         return {"config": plain(self.config), **sizes, "target_dims": self.target_dims, "class_names": names, **text}
 
+    def hub_tags(self) -> dict[str, Any]:
+        if self.text_width is None:
+            return {}
+        return {"pipeline_tag": "text-to-image", "tags": ["autoregressive", "gear", "text-to-image"]}
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "Generator":
         h, w = settings["grid"]

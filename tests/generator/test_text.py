@@ -373,3 +373,6 @@ def test_saved_and_loaded_it_is_the_same(talking, tmp_path):
     q, c = torch.randint(20, (2, 7)), captions(4, 6)
     assert torch.equal(again(q, c).logits, generator(q, c).logits)
     assert torch.equal(again.cls_embedding.null, generator.cls_embedding.null)
+    card = (tmp_path / "it" / "README.md").read_text()
+    assert "pipeline_tag: text-to-image" in card
+    assert "class-conditional" not in card
