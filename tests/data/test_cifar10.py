@@ -19,13 +19,6 @@ PIXELS = RNG.integers(0, 256, (12, 3, 32, 32), np.uint8)  # two images a batch, 
 LABELS = RNG.integers(0, 10, 12)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GEAR_CACHE", str(folder))
-    return folder
-
-
 def tar(path: Path, files: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w:gz") as bundle:
         for name, data in files.items():

@@ -49,8 +49,8 @@ def colour(style: int, codes: str) -> tuple[int, int, int]:
 
 
 def picture(style: int, codes: str, form: str) -> bytes:
-    buffer = io.BytesIO()
-    layer = Image.new("RGBA", (128 if style else 64,) * 2, (*colour(style, codes), 255))
+    buffer, side = io.BytesIO(), 128 if style else 64
+    layer = Image.new("RGBA", (side, side), (*colour(style, codes), 255))
     layer.putpixel((0, 0), (0, 0, 0, 0))
     layer.save(buffer, form, **({"lossless": True} if form == "webp" else {}))
     return buffer.getvalue()

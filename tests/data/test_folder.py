@@ -108,7 +108,7 @@ def test_a_listing_is_split_as_prepared_images_are(tmp_path):
     touch(tmp_path, *(f"{'cat' if i % 3 else 'dog'}/{i}.png" for i in range(60)), "cat/1.jpg", "dog/3.jpg")
     listing = scan(tmp_path)
     pixels = np.zeros((len(listing), 3, 1, 1), np.uint8)
-    images = Images(pixels, listing.labels, listing.classes, listing.names, listing.groups).split(0.3)
+    images = Images(pixels, listing.labels, listing.classes, tuple(listing.names), listing.groups).split(0.3)
     split = listing.split(0.3)
     assert split.train.names == images.train.names
     assert split.held_out.names == images.held_out.names

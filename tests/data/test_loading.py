@@ -15,13 +15,6 @@ from gear.data.decode import decode
 from gear.data.images import position
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GEAR_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Six cats and four dogs that can be used, each of one colour, and one of every kind that cannot."""

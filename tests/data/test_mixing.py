@@ -13,23 +13,16 @@ from gear.data.captions import read
 from gear.data.crop import Cropping
 from gear.data.folder import scan
 from gear.data.streaming import Stream, in_order
-from tests.data.test_captions import shards, table, texts
 
 R, SEED = 16, 3
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GEAR_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
-def data(tmp_path: Path) -> Data:
+def data(captioned, tmp_path: Path) -> Data:
     """A folder and tars, both called "set", and a list."""
-    paths = [str(layout(tmp_path / layout.__name__)) for layout in (texts, shards, table)]
-    return Data(paths[0], (Part(paths[1], 2.0), Part(paths[2], 0.5)), resolution=R, holdout=0.3)
+    paths = [str(captioned.layouts[layout](tmp_path / layout)) for layout in ("texts", "shards", "table")]
+    parts = (Part(paths[1], 2.0), Part(paths[2], 0.5))
+    return Data(paths[0], mixture=parts, resolution=R, holdout=0.3)
 
 
 def test_names_and_captions_stay_together(data):

@@ -53,7 +53,7 @@ def stream(listing: Listing, cropping: Cropping, workers: int = 0) -> Stream:
 
 def twin(listing: Listing, cropping: Cropping, visit: Visit, row: int) -> np.ndarray:
     """The row as one would get it by hand, with torchvision."""
-    name, drawn = listing.names[visit.draw.index[row]], visit.draw
+    name, drawn = listing.names[int(visit.draw.index[row])], visit.draw
     mode = InterpolationMode.BICUBIC if cropping.interpolation == "bicubic" else InterpolationMode.BILINEAR
     small = np.asarray(Resize(R, mode)(Image.open(listing.folder / name).convert("RGB")))
     rooms = np.array([small.shape[1] - R, small.shape[0] - R])

@@ -9,11 +9,10 @@ from gear.data import DataError
 from gear.data.captions import read
 from gear.data.folder import scan
 from gear.data.listing import Listing
-from tests.data.test_tars import picture
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(picture, tmp_path: Path) -> Path:
     (tmp_path / "set" / "deeper").mkdir(parents=True)
     for name in ("a.png", "b.jpg", "deeper/c.PNG", "photo.heic"):
         (tmp_path / "set" / name).write_bytes(picture(0))
@@ -152,7 +151,7 @@ def test_coco_counts_what_has_no_caption_or_is_not_there(folder):
 
 
 @pytest.mark.parametrize("place", ["val", "../val", "../images/val", "images", "../images"])
-def test_coco_finds_its_images(folder, place):
+def test_coco_finds_its_images(picture, folder, place):
     (folder / "annotations").mkdir()
     at = folder / "annotations" / place
     at.mkdir(parents=True, exist_ok=True)

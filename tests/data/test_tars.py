@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gear.data import DataError, load
 from gear.data.crop import Cropping
@@ -22,31 +21,6 @@ from gear.inference import open_images
 R, BATCH, SEED = 16, 5, 3
 CROPPINGS = [Cropping(R), Cropping(R, "random", "bilinear"), Cropping(R, "random", views=3, seed=SEED)]
 COUNTED = Path("/proc/self/io")  # what this process has read so far
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("GEAR_CACHE", str(folder))
-    return folder
-
-
-def picture(i: int, form: str = "png") -> bytes:
-    """Noise of its own, of unequal sides."""
-    pixels = np.random.default_rng(i).integers(0, 256, (20 + 3 * (i % 12), 44 - 2 * (i % 12), 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, form)
-    return buffer.getvalue()
-
-
-def write(path: Path, members: Sequence[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def said(listing: Listing) -> dict[str, str]:
@@ -63,7 +37,7 @@ def bytes_of(listing: Listing) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
+def pair(write, picture, tmp_path: Path) -> tuple[Path, Path]:
     """The same images as tars and as a folder: 24, of which two are broken, in folders called as the tars and their
     classes are. Each tar has its members in an order of its own, a label before or after its image, here or deeper."""
     tars, folder = tmp_path / "tars" / "pets", tmp_path / "folder" / "pets"
@@ -126,7 +100,7 @@ def test_prepared_images_are_those_of_the_folder(pair, own_cache):
 # ------------------------------------------------------------------------------------------- labels
 
 
-def labelled(path: Path, labels: dict[str, tuple[str, bytes]]) -> Listing:
+def labelled(write, path: Path, labels: dict[str, tuple[str, bytes]]) -> Listing:
     """Of a tar with an image for each key, and beside it a label of that suffix, if it has any."""
     members = []
     for key, (suffix, label) in labels.items():
@@ -134,30 +108,32 @@ def labelled(path: Path, labels: dict[str, tuple[str, bytes]]) -> Listing:
     return scan(write(path / "a.tar", members).parent)
 
 
-def test_numbers_are_sorted_as_numbers(tmp_path):
-    listing = labelled(tmp_path, {"a": ("cls", b"10"), "b": ("cls", b"9\n"), "c": ("cls", b"010"), "d": ("cls", b"0")})
+def test_numbers_are_sorted_as_numbers(write, tmp_path):
+    listing = labelled(
+        write, tmp_path, {"a": ("cls", b"10"), "b": ("cls", b"9\n"), "c": ("cls", b"010"), "d": ("cls", b"0")}
+    )
     assert listing.classes == ("0", "9", "10")
     assert said(listing) == {"a.tar/a.jpg": "10", "a.tar/b.jpg": "9", "a.tar/c.jpg": "10", "a.tar/d.jpg": "0"}
 
 
-def test_names_are_sorted_and_so_are_numbers_among_them(tmp_path):
-    listing = labelled(tmp_path, {"a": ("cls", b"dog"), "b": ("cls", "Kätzchen".encode()), "c": ("cls", b"9")})
+def test_names_are_sorted_and_so_are_numbers_among_them(write, tmp_path):
+    listing = labelled(write, tmp_path, {"a": ("cls", b"dog"), "b": ("cls", "Kätzchen".encode()), "c": ("cls", b"9")})
     assert listing.classes == ("9", "Kätzchen", "dog")
 
 
-def test_labels_in_json(tmp_path):
+def test_labels_in_json(write, tmp_path):
     labels: dict[str, object] = {
         "a": {"label": 3, "class": "not this one"},
         "b": {"class": "7", "caption": "a cat"},
         "c": {"label": [1, 2], "class": 12},
     }
-    listing = labelled(tmp_path, {key: ("json", json.dumps(label).encode()) for key, label in labels.items()})
+    listing = labelled(write, tmp_path, {key: ("json", json.dumps(label).encode()) for key, label in labels.items()})
     assert said(listing) == {"a.tar/a.jpg": "3", "a.tar/b.jpg": "7", "a.tar/c.jpg": "12"}
     assert listing.others == {}
 
 
 @pytest.mark.parametrize("first", ["cls", "json"])
-def test_a_cls_goes_before_a_json(tmp_path, first):
+def test_a_cls_goes_before_a_json(write, tmp_path, first):
     beside = {"cls": b"5", "json": b'{"label": 6}'}
     members = [(f"a.{suffix}", beside[suffix]) for suffix in sorted(beside, reverse=first == "json")]
     assert scan(write(tmp_path / "a.tar", [("a.jpg", b""), *members]).parent).classes == ("5",)
@@ -178,16 +154,16 @@ NO_LABELS = {
 }
 
 
-def test_images_without_a_label_are_left_out_and_counted(tmp_path):
-    listing = labelled(tmp_path, {**NO_LABELS, "here": ("cls", b"cat")})
+def test_images_without_a_label_are_left_out_and_counted(write, tmp_path):
+    listing = labelled(write, tmp_path, {**NO_LABELS, "here": ("cls", b"cat")})
     assert said(listing) == {"a.tar/here.jpg": "cat"}
     assert bytes_of(listing) == {"a.tar/here.jpg": b"here"}
     assert listing.skipped == {"without a label": len(NO_LABELS)}
     assert ("without a label", "a.tar/unlabelled.jpg") in listing.problems
 
 
-def test_without_any_label_there_is_one_class(tmp_path):
-    listing = labelled(tmp_path / "pets", NO_LABELS)
+def test_without_any_label_there_is_one_class(write, tmp_path):
+    listing = labelled(write, tmp_path / "pets", NO_LABELS)
     assert len(listing) == len(NO_LABELS)
     assert set(said(listing).values()) == {"pets"}
     assert listing.report() == ""
@@ -195,7 +171,7 @@ def test_without_any_label_there_is_one_class(tmp_path):
         scan(tmp_path / "pets", "imagenet")
 
 
-def test_labels_of_a_list(tmp_path):
+def test_labels_of_a_list(write, tmp_path):
     """Numbers are places in it, names are names of it."""
     (tmp_path / "list.txt").write_text("zebra\ncat\nant\n")
     root = write(
@@ -210,13 +186,13 @@ def test_labels_of_a_list(tmp_path):
         scan(root, str(tmp_path / "list.txt"))
 
 
-def test_imagenet_by_number_and_by_name(tmp_path):
-    listing = labelled(tmp_path / "a", {"a": ("cls", b"999"), "b": ("json", b'{"label": "n01443537"}')})
+def test_imagenet_by_number_and_by_name(write, tmp_path):
+    listing = labelled(write, tmp_path / "a", {"a": ("cls", b"999"), "b": ("json", b'{"label": "n01443537"}')})
     assert listing.classes == ("999", "n01443537")
     listing = scan(tmp_path / "a", "imagenet")
     assert len(listing.classes) == 1000
     assert listing.labels.tolist() == [999, 1]
-    labelled(tmp_path / "b", {"a": ("cls", b"1000")})
+    labelled(write, tmp_path / "b", {"a": ("cls", b"1000")})
     with pytest.raises(DataError, match="do not include 1 of the 1 labels: 1000"):
         scan(tmp_path / "b", "imagenet")
 
@@ -259,7 +235,7 @@ def test_what_is_no_image_of_a_sample(tmp_path):
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_formats_and_names(tmp_path, form):
+def test_formats_and_names(write, tmp_path, form):
     """Long ones, in other scripts, and of bytes that are no text; the index keeps them as they are."""
     names = ["ä/猫.png", "a" * 70 + "/" + "b" * 70 + ".png", os.fsdecode(b"\xff.png"), "a\nb.png"]
     write(tmp_path / "a.tar", [(name, name.encode("utf-8", "surrogateescape")) for name in names], form)
@@ -269,7 +245,7 @@ def test_formats_and_names(tmp_path, form):
     assert len(first.split(0.5).train) > 0
 
 
-def test_a_tar_that_became_shorter_has_a_broken_image(tmp_path):
+def test_a_tar_that_became_shorter_has_a_broken_image(write, picture, tmp_path):
     write(tmp_path / "a.tar", [("1.png", picture(1)), ("2.png", picture(2))])
     listing = scan(tmp_path)
     member = listing.file(1)
@@ -294,7 +270,7 @@ def test_images_to_reconstruct(pair, capsys):
 # ------------------------------------------------------------------------------------------- damage
 
 
-def test_a_tar_that_ends_anywhere(tmp_path, caplog):
+def test_a_tar_that_ends_anywhere(write, tmp_path, caplog):
     """At every 64th byte, and around every border: its whole members are used, what is lost is counted, and it is said
     once."""
     members = [(f"{i}.png", bytes([i + 1]) * size) for i, size in enumerate((700, 512, 0, 1500))]
@@ -324,7 +300,7 @@ def test_a_tar_that_ends_anywhere(tmp_path, caplog):
         assert [m for m in caplog.messages if lost and "header" not in m and lost[0][6:] not in m] == []
 
 
-def test_an_image_whose_label_is_cut_off_is_left_out(tmp_path):
+def test_an_image_whose_label_is_cut_off_is_left_out(write, tmp_path):
     members = [("1.cls", b"a"), ("1.png", b"x"), ("2.png", b"y"), ("2.cls", b"b" * 600)]
     tar = write(tmp_path / "s.tar", members)
     with tarfile.open(tar) as opened:
@@ -335,7 +311,7 @@ def test_an_image_whose_label_is_cut_off_is_left_out(tmp_path):
     assert listing.skipped == {"cut off where its tar ends": 1, "without a label": 1}
 
 
-def test_whole_tars_beside_cut_ones_and_one_warning(tmp_path, caplog):
+def test_whole_tars_beside_cut_ones_and_one_warning(write, tmp_path, caplog):
     for i in range(6):
         path = write(tmp_path / f"{i}.tar", [("a.png", b"x" * 600), ("b.png", b"y" * 600)])
         if i:
@@ -371,7 +347,7 @@ def header_with(size: bytes) -> bytes:
     ],
     ids=["no header", "a size below zero", "a size beyond 64 bits", "8 GB"],
 )
-def test_a_damaged_header_ends_a_tar(tmp_path, caplog, header, where):
+def test_a_damaged_header_ends_a_tar(write, tmp_path, caplog, header, where):
     whole = write(tmp_path / "s.tar", [("1.png", b"x"), ("2.png", b"y"), ("3.png", b"z")]).read_bytes()
     (tmp_path / "s.tar").write_bytes(whole[:1024] + header + whole[1536:])
     listing = scan(tmp_path)
@@ -380,7 +356,7 @@ def test_a_damaged_header_ends_a_tar(tmp_path, caplog, header, where):
     assert f"s.tar ends {where})" in caplog.text
 
 
-def test_a_copy_with_a_hole_is_no_end(tmp_path, caplog):
+def test_a_copy_with_a_hole_is_no_end(write, tmp_path, caplog):
     """Room was made for the whole tar, and only its beginning was written."""
     tar = write(tmp_path / "s.tar", [("1.png", b"x"), ("2.png", b"y" * (3 << 20))])
     size = tar.stat().st_size
@@ -392,8 +368,10 @@ def test_a_copy_with_a_hole_is_no_end(tmp_path, caplog):
     assert "s.tar ends in zeros from byte 1024 on" in caplog.text
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\3\4", b"x" * 5000, picture(1)], ids=["empty", "zip", "text", "png"])
-def test_no_tar(tmp_path, data):
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\3\4", b"x" * 5000, b"\x89PNG\r\n\x1a\n" + b"x" * 600], ids=["empty", "zip", "text", "png"]
+)
+def test_no_tar(write, tmp_path, data):
     write(tmp_path / "a.tar", [("1.png", b"x")])
     (tmp_path / "b.tar").write_bytes(data)
     with pytest.raises(
@@ -404,7 +382,7 @@ def test_no_tar(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ", "a.tar.zst", "a.tar"])
-def test_compressed_tars(tmp_path, name):
+def test_compressed_tars(write, tmp_path, name):
     data = write(tmp_path / "b.tar", [("1.png", b"x")]).read_bytes()
     (tmp_path / name).write_bytes(gzip.compress(data))
     with pytest.raises(DataError, match=rf"/{name} is compressed, .* unpack it, or make it a plain tar") as caught:
@@ -424,7 +402,7 @@ def test_a_tar_that_cannot_be_read(tmp_path):
 # ------------------------------------------------------------------------------------------- folders of tars
 
 
-def test_images_go_before_tars(tmp_path, caplog):
+def test_images_go_before_tars(write, tmp_path, caplog):
     write(tmp_path / "a.tar", [("1.png", b"x")])
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "2.png").write_bytes(b"y")
@@ -433,7 +411,7 @@ def test_images_go_before_tars(tmp_path, caplog):
     assert "holds images and tars (a.tar, ...): the tars are not read" in caplog.text
 
 
-def test_tars_in_folders_and_other_files_beside_them(tmp_path):
+def test_tars_in_folders_and_other_files_beside_them(write, tmp_path):
     write(tmp_path / "set" / "1" / "a.tar", [("1.png", b"x")])
     write(tmp_path / "set" / "0.tar", [("1.png", b"y"), ("1.txt", b"")])
     write(tmp_path / "set" / ".hidden.tar", [("1.png", b"z")])
@@ -448,7 +426,7 @@ def test_tars_in_folders_and_other_files_beside_them(tmp_path):
 
 
 @pytest.mark.parametrize(("a", "b"), [("in1k-train-00.tar", "in1k-validation-0.tar"), ("train/0.tar", "val/0.tar")])
-def test_parts_of_a_data_set_are_not_one(tmp_path, a, b):
+def test_parts_of_a_data_set_are_not_one(write, tmp_path, a, b):
     for name in (a, b, "other.tar"):
         write(tmp_path / name, [("1.png", b"x")])
     with pytest.raises(DataError, match=rf"holds {a} and {b}: parts of a data set, not one\. Give a folder with"):
@@ -457,7 +435,7 @@ def test_parts_of_a_data_set_are_not_one(tmp_path, a, b):
     assert len(scan(tmp_path)) == 2
 
 
-def test_too_few(tmp_path):
+def test_too_few(write, picture, tmp_path):
     write(tmp_path / "a.tar", [("1.png", picture(1)), ("2.png", b"no"), ("1.txt", b""), ("2.seg.png", b"")])
     with pytest.raises(DataError) as caught:
         load(str(tmp_path), R)
@@ -471,7 +449,7 @@ def test_too_few(tmp_path):
 # ------------------------------------------------------------------------------------------- the index
 
 
-def replaced(path: Path, members: Sequence[tuple[str, bytes]], later: int = 0) -> None:
+def replaced(write, path: Path, members: Sequence[tuple[str, bytes]], later: int = 0) -> None:
     """Another tar in its place, changed so many nanoseconds later than it."""
     before = path.stat()
     write(path, members)
@@ -479,14 +457,14 @@ def replaced(path: Path, members: Sequence[tuple[str, bytes]], later: int = 0) -
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + later))
 
 
-def test_an_index_is_used_until_its_tar_changes(tmp_path, own_cache):
+def test_an_index_is_used_until_its_tar_changes(write, tmp_path, own_cache):
     """Shown by tars that are exchanged so that nobody can see it from outside."""
     for name in ("a", "b", "c"):
         write(tmp_path / f"{name}.tar", [("old.png", b"x")])
     assert scan(tmp_path).names == ("a.tar/old.png", "b.tar/old.png", "c.tar/old.png")
     (file,) = own_cache.rglob("*.*")
-    replaced(tmp_path / "a.tar", [("new.png", b"y")])
-    replaced(tmp_path / "b.tar", [("new.png", b"y")], later=1)
+    replaced(write, tmp_path / "a.tar", [("new.png", b"y")])
+    replaced(write, tmp_path / "b.tar", [("new.png", b"y")], later=1)
     write(tmp_path / "c.tar", [("new.png", b"y" * 11_000)])
     assert scan(tmp_path).names == ("a.tar/old.png", "b.tar/new.png", "c.tar/new.png")
     (tmp_path / "b.tar").rename(tmp_path / "d.tar")
@@ -498,20 +476,20 @@ def test_an_index_is_used_until_its_tar_changes(tmp_path, own_cache):
     assert list(own_cache.rglob("*.*")) == [file]
 
 
-def test_prepared_images_are_made_anew_when_their_tar_changes(tmp_path):
+def test_prepared_images_are_made_anew_when_their_tar_changes(write, picture, tmp_path):
     def members(first: int) -> list[tuple[str, bytes]]:
         return [(f"{i}.png", picture(12 * (first + i))) for i in range(9)]
 
     write(tmp_path / "a.tar", members(0))
     before = np.array(load(str(tmp_path), R).pixels)
     assert np.array_equal(load(str(tmp_path), R).pixels, before)
-    replaced(tmp_path / "a.tar", members(20), later=1)
+    replaced(write, tmp_path / "a.tar", members(20), later=1)
     after = load(str(tmp_path), R)
     assert after.names == load(str(tmp_path), R).names
     assert not np.array_equal(after.pixels, before)
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written(write, tmp_path, monkeypatch):
     write(tmp_path / "data" / "a.tar", [("1.png", b"x")])
     (tmp_path / "file").touch()
     monkeypatch.setenv("GEAR_CACHE", str(tmp_path / "file"))
@@ -520,7 +498,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def large(tmp_path: Path) -> Iterator[Path]:
+def large(picture, tmp_path: Path) -> Iterator[Path]:
     """A tar of 2,000 images of 4 MB and their labels: 8 GB of holes. The last one is an image."""
     path = tmp_path / "large" / "a.tar"
     path.parent.mkdir()
@@ -547,7 +525,7 @@ def read_so_far() -> int:
 
 
 @pytest.mark.skipif(not COUNTED.exists(), reason="nothing here counts what a process reads")
-def test_images_are_not_read_to_be_indexed(large, capsys):
+def test_images_are_not_read_to_be_indexed(picture, large, capsys):
     before = read_so_far()
     listing = scan(large.parent)
     assert read_so_far() - before < 50_000_000  # of 8,000,000,000
