@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gear import config as cfg
 from gear import ranks
 from gear.generator import Generator, generate
 from gear.generator.beginning import Reading, read
+from gear.generator.layers import Block, rotate
 from gear.prompts import Prompts
 from gear.update import frozen
 
@@ -22,7 +24,7 @@ def talking(tiny):
 
     def make(**changes) -> Generator:
         names = cfg.Text.__dataclass_fields__
-        own = {"tokens": T, "dual": 1} | {n: v for n, v in changes.items() if n in names}
+        own: dict[str, Any] = {"tokens": T, "dual": 1} | {n: v for n, v in changes.items() if n in names}
         generator = tiny(
             **{"layers": 3, "tap": 2} | {n: v for n, v in changes.items() if n not in names},
             text=cfg.Text(**own),
@@ -202,12 +204,12 @@ def test_the_order_and_the_mask_say_the_same(talking, padding):
 def attention_to_text(generator: Generator, q: torch.Tensor, c: Prompts) -> torch.Tensor:
     """Softmax weights of image rows on the words of image 0's caption, in the last block: (H, rows, words)."""
     held = {}
-    attention = generator.layers[-1].attention
+    last = generator.layers[-1]
+    assert isinstance(last, Block)
+    attention = last.attention
     hook = attention.register_forward_hook(lambda module, given, out: held.update(x=given[0]))
     generator(q, c)
     hook.remove()
-    from gear.generator.layers import rotate
-
     n = T + q.shape[1]
     queries, keys, _ = attention.wqkv(held["x"]).unflatten(-1, (3, generator.heads, -1)).permute(2, 0, 3, 1, 4)
     rotary = generator.rotary(0, n)

@@ -1,24 +1,26 @@
 """Public text-to-image generators of GEAR's trainer: read strictly, and computing what a slow twin computes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from gear import exporting, run, sources
 from gear.config import Config, Text
 from gear.config_check import check
 from gear.generator import Generator, released
-from gear.generator.layers import hidden_width
+from gear.generator.layers import DualBlock, hidden_width
 from gear.generator.released import ReleasedError, read, write
 from gear.prompts import Prompts
-from tests.generator.released_text import Twin
 
 T, C, K = 7, 10, 20
 SIZES: dict[str, Any] = {"layers": 3, "dual": 2, "width": 32, "heads": 2, "K": K, "side": 4, "T": T, "C": C}
+Slow = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +33,21 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "t2i.pt"
 
 
-def twin(**changes: int) -> Twin:
-    torch.manual_seed(0)
-    net = Twin(**SIZES | {"hidden": hidden_width(32)} | changes)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=p.shape[-1] ** -0.5)
-    return net
+@pytest.fixture
+def twin(released_twin: type[nn.Module]) -> Slow:
+    """Of `SIZES` but for keyword arguments, with weights of unit gain."""
+
+    def make(**changes: int) -> nn.Module:
+        torch.manual_seed(0)
+        net = released_twin(**SIZES | {"hidden": hidden_width(32)} | changes)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, mean=float(p.ndim == 1), std=p.shape[-1] ** -0.5)
+        return net
+
+    return make
 
 
-def saved(path: Path, net: Twin, **others: Any) -> Path:
+def saved(path: Path, net: nn.Module, **others: Any) -> Path:
     """As GEAR's trainer saves it, without projectors."""
     torch.save({"ar": net.state_dict(), "steps": 7, "args": {"image_size": 256}} | others, path)
     return path
@@ -75,7 +83,7 @@ def prompts(lengths: list[int], rubbish: bool) -> Prompts:
 
 @pytest.mark.parametrize("rubbish", [False, True], ids=["zeros", "rubbish"])
 @pytest.mark.parametrize("tokens", [0, 1, 15])
-def test_every_row_equals_the_twins(path: Path, tokens: int, rubbish: bool) -> None:
+def test_every_row_equals_the_twins(twin: Slow, path: Path, tokens: int, rubbish: bool) -> None:
     """For every length a caption may have, and for none at all; the first token is read off the last row of padding,
     whose own state counts."""
     slow = twin().double()
@@ -88,10 +96,12 @@ def test_every_row_equals_the_twins(path: Path, tokens: int, rubbish: bool) -> N
     torch.testing.assert_close(states.logits.double(), want, atol=1e-10, rtol=1e-10)
 
 
-def test_the_twin_is_told_apart_from_its_neighbours(path: Path) -> None:
+def test_the_twin_is_told_apart_from_its_neighbours(twin: Slow, path: Path) -> None:
     """It would notice another rotation of text, another mask, or projections that are not the text's."""
     slow = twin().double()
     ours = built(saved(path, slow)).double()
+    first = ours.layers[0]
+    assert isinstance(first, DualBlock)
     given, q = prompts([3, 5], rubbish=True), torch.randint(K, (2, 15))
     with torch.no_grad():
         want = slow(q, given.states, given.valid)
@@ -100,13 +110,13 @@ def test_the_twin_is_told_apart_from_its_neighbours(path: Path) -> None:
             (slow, Prompts(given.states.flip(1), given.valid)),
         ):
             assert (net(q, c.states, c.valid) - want).abs().max() > 1e-3
-        ours.layers[0].attention.wo_text.weight.copy_(ours.layers[0].attention.wo.weight)
+        first.attention.wo_text.weight.copy_(first.attention.wo.weight)
         logits = ours(q, given).logits
     assert logits is not None
     assert (logits - want).abs().max() > 1e-3
 
 
-def test_text_is_blind_to_itself_when_released(path: Path) -> None:
+def test_text_is_blind_to_itself_when_released(twin: Slow, path: Path) -> None:
     """Its queries and keys are zero, so a row of text is the mean of those it sees, whatever they say."""
     net = twin(layers=1, dual=1).double()
     table, sees = net.table(3).double(), net.sees(torch.ones(1, T, dtype=torch.bool), 3)
@@ -123,7 +133,7 @@ def test_text_is_blind_to_itself_when_released(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- files
 
 
-def test_what_a_file_tells(path: Path) -> None:
+def test_what_a_file_tells(twin: Slow, path: Path) -> None:
     found = read(saved(path, twin()))
     assert (found.layers, found.heads, found.width, found.codebook_size) == (3, 2, 32, K)
     assert (found.classes, found.text_width, found.dual, found.layout) == (0, C, 2, "gear")
@@ -133,7 +143,7 @@ def test_what_a_file_tells(path: Path) -> None:
     check(replace(Config(), generator=found.architecture))
 
 
-def test_a_file_becomes_a_generator_in_one_call(path: Path) -> None:
+def test_a_file_becomes_a_generator_in_one_call(twin: Slow, path: Path) -> None:
     ours = Generator.from_released(saved(path, twin()), grid=(4, 4))
     assert (ours.config.text, ours.training) == (Text(dual=2, rotary="zero", padding="right"), False)
     states = torch.zeros(1, 300, C)
@@ -143,7 +153,7 @@ def test_a_file_becomes_a_generator_in_one_call(path: Path) -> None:
     assert logits.isfinite().all()
 
 
-def test_the_average_and_the_projectors_are_read(path: Path) -> None:
+def test_the_average_and_the_projectors_are_read(twin: Slow, path: Path) -> None:
     net = twin()
     mean = {name: t + 1 for name, t in net.state_dict().items()}
     bank = {f"projs.0.{i}.{kind}": torch.ones(*shape) for i, rows, cols in ((0, 16, 32), (2, 16, 16), (4, 6, 16))
@@ -156,7 +166,7 @@ def test_the_average_and_the_projectors_are_read(path: Path) -> None:
     assert built(path).target_dims == {"dinov2-b": 6}
 
 
-def test_writing_what_was_read_gives_the_same_file(path: Path, tmp_path: Path) -> None:
+def test_writing_what_was_read_gives_the_same_file(twin: Slow, path: Path, tmp_path: Path) -> None:
     net = twin()
     found = read(saved(path, net))
     write(tmp_path / "again.pt", found.tensors, found.layout)
@@ -167,14 +177,14 @@ def test_writing_what_was_read_gives_the_same_file(path: Path, tmp_path: Path) -
     assert torch.load(tmp_path / "ours.pt", weights_only=True)["ar"].keys() == net.state_dict().keys()
 
 
-def test_llamagens_layout_has_no_place_for_text(path: Path, tmp_path: Path) -> None:
+def test_llamagens_layout_has_no_place_for_text(twin: Slow, path: Path, tmp_path: Path) -> None:
     found = read(saved(path, twin()))
     with pytest.raises(ReleasedError, match='text-to-image generator, which only the layout "gear" has'):
         write(tmp_path / "again.pt", found.tensors, "llamagen")
     assert not (tmp_path / "again.pt").exists()
 
 
-def test_it_is_read_as_a_source_and_saved_as_one(path: Path, tmp_path: Path) -> None:
+def test_it_is_read_as_a_source_and_saved_as_one(twin: Slow, path: Path, tmp_path: Path) -> None:
     """A text-to-image generator has no classes, and draws the same however it came."""
     found = sources.read(str(saved(path, twin())))
     assert (found.classes, found.config.generator.text) == ((), Text(dual=2, rotary="zero", padding="right"))
@@ -256,7 +266,9 @@ WO_TEXT = "layers.1.attention.wo_text.weight"
         ),
     ],
 )
-def test_a_damaged_file_is_refused_with_what_is_wrong(path: Path, change: dict[str, Any], what: str) -> None:
+def test_a_damaged_file_is_refused_with_what_is_wrong(
+    twin: Slow, path: Path, change: dict[str, Any], what: str
+) -> None:
     state = twin().state_dict() | change
     torch.save({"ar": {name: t for name, t in state.items() if t is not None}}, path)
     with pytest.raises(ReleasedError, match=what):
@@ -268,7 +280,7 @@ def without_text(state: dict[str, torch.Tensor], *blocks: int) -> dict[str, torc
     return {name: t for name, t in state.items() if not (name.startswith(gone) and "_text." in name)}
 
 
-def test_dual_blocks_are_the_first_ones_without_a_gap(path: Path) -> None:
+def test_dual_blocks_are_the_first_ones_without_a_gap(twin: Slow, path: Path) -> None:
     torch.save({"ar": without_text(twin(dual=3).state_dict(), 1)}, path)
     with pytest.raises(ReleasedError, match="weights for text in the blocks 0, 2; they must be the first ones"):
         read(path)

@@ -8,6 +8,7 @@ import torch
 
 from gear import config as cfg
 from gear.generator import Generator
+from gear.generator.layers import Attention, Block
 from gear.probe.attention import attention, on_text
 from gear.prompts import Prompts
 
@@ -36,10 +37,17 @@ def captions(*lengths: int, padding: str = "left") -> Prompts:
     return Prompts(torch.where(valid[..., None], torch.randn(len(lengths), T, C), 0), valid)
 
 
+def layer(generator: Generator, block: int) -> Attention:
+    """The block's attention."""
+    found = generator.layers[block - 1]
+    assert isinstance(found, Block)
+    return found.attention
+
+
 def inputs(generator: Generator, tokens: torch.Tensor, prompts: Prompts, block: int) -> torch.Tensor:
     """Of the block's attention."""
     held = []
-    hook = generator.layers[block - 1].attention.register_forward_pre_hook(lambda _, given: held.append(given[0]))
+    hook = layer(generator, block).register_forward_pre_hook(lambda _, given: held.append(given[0]))
     generator(tokens[:, :-1], prompts)
     hook.remove()
     return held[0]
@@ -49,7 +57,7 @@ def inputs(generator: Generator, tokens: torch.Tensor, prompts: Prompts, block: 
 def twin(generator: Generator, tokens: torch.Tensor, prompts: Prompts, block: int, i: int) -> torch.Tensor:
     """Of image i, row by row and head by head, from the weights by their names."""
     x = inputs(generator, tokens, prompts, block)[i].double()
-    w = {name: p.double() for name, p in generator.layers[block - 1].attention.named_parameters()}
+    w = {name: p.double() for name, p in layer(generator, block).named_parameters()}
     width, heads, dual = x.shape[1], generator.heads, generator.config.dual_blocks
     c = width // heads
 
@@ -91,14 +99,14 @@ def test_equals_the_slow_twin(generator: Generator, block: int) -> None:
 def test_times_the_values_it_is_what_the_layer_gives(padding: str, block: int) -> None:
     generator = made(padding=padding)
     tokens, prompts = torch.randint(K, (2, TOKENS)), captions(5, 2, padding=padding)
-    layer, x = generator.layers[block - 1].attention, inputs(generator, tokens, prompts, block)
+    own, x = layer(generator, block), inputs(generator, tokens, prompts, block)
     rotary, sight = generator.rotary(0, x.shape[1]), generator.sight(prompts, x.shape[1])
-    weights = attention(layer, x, rotary, sight, prompts.valid)
-    v = layer.read(x, sight).unflatten(-1, (3, generator.heads, -1))[:, :, 2].transpose(1, 2)
-    own = layer.write((weights @ v).transpose(1, 2).flatten(2), sight)
+    weights = attention(own, x, rotary, sight, prompts.valid)
+    v = own.read(x, sight).unflatten(-1, (3, generator.heads, -1))[:, :, 2].transpose(1, 2)
+    found = own.write((weights @ v).transpose(1, 2).flatten(2), sight)
     # Rows from where tokens are predicted on: what is before holds padding, whose order is its own.
-    expected = layer(x, rotary, None, sight)
-    torch.testing.assert_close(own[:, T - 1 :], expected[:, T - 1 :], atol=1e-4, rtol=1e-4)
+    expected = own(x, rotary, None, sight)
+    torch.testing.assert_close(found[:, T - 1 :], expected[:, T - 1 :], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 
@@ -117,7 +125,7 @@ def test_the_mode_stays_and_nothing_is_hooked(generator: Generator) -> None:
     generator.train()
     assert torch.equal(on_text(generator, tokens, prompts, 2), first)
     assert generator.training
-    assert not generator.layers[1].attention._forward_pre_hooks
+    assert not layer(generator, 2)._forward_pre_hooks
 
 
 def test_what_cannot_be_is_refused(generator: Generator) -> None:
