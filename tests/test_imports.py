@@ -30,7 +30,6 @@ SPINE = {
     "noise",
     "progress",
     "prompts",
-    "prompts",
     "ranks",
     "recompute",
     "sharing",

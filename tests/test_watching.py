@@ -29,10 +29,10 @@ from gear.data.writing import save_pngs
 from gear.evaluate.features import PooledEfficientNet
 from gear.evaluate.frechet import frechet, gaussian
 from gear.evaluate.reconstruction import psnr
+from gear.figures.sheets import sheet
 from gear.generator.sampling import class_labels
 from gear.progress import bars
 from gear.train.lines import append
-from gear.figures.sheets import sheet
 from gear.watching import NAME, SHEETS, Best, Watcher, best
 
 ON = torch.device("cpu")

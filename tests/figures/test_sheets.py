@@ -28,8 +28,8 @@ def test_images_are_as_on_a_plain_sheet_with_text_under_each(n: int, side: int) 
             assert (under[:, -2:] == 255).all()  # the text ends inside its cell
 
 
-def test_a_long_caption_makes_room_for_all_and_is_cut(n: int = 2) -> None:
-    x = images(n, 64)
+def test_a_long_caption_makes_room_for_all_and_is_cut() -> None:
+    x = images(2, 64)
     short, long = captioned(x, ["fox", "fox"]), captioned(x, ["fox", "word " * 500])
     longer = captioned(x, ["Unbreakable" * 300, "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 300])
     assert short.shape[0] < long.shape[0] == longer.shape[0] < 2 * LEGIBLE

@@ -291,6 +291,7 @@ def test_accumulated_parts_are_one_step(rig: Callable[..., Rig]) -> None:
             assert torch.equal(batch.f["f"].view(batch.x.shape), batch.x)
             noise = noise_of(len(batch.c), torch.device("cpu"))
             loss = (r.group(batch.x[:, 0].flatten(1)).square().mean(1) * noise).mean()
+            assert isinstance(batch.c, torch.Tensor)
             return Step({"ntp": loss.detach()} | update(loss, r.group), torch.bincount(batch.c, minlength=4).float())
 
         r.batches, r.step = batches, step  # type: ignore[method-assign]
