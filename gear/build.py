@@ -86,10 +86,7 @@ def weights_used(config: Config) -> dict[str, str]:
     if not isinstance(config.stage, cfg.Frozen) and config.tokenizer.loss.perceptual > 0:
         trunk = f"lpips-{config.tokenizer.loss.perceptual_trunk}"
         used[trunk] = weights.path(trunk)
-    hashes = {name: sha256(path) for name, path in used.items()}
-    if captioned(config) and config.generator.text is not None:
-        hashes["generator.text.encoder"] = text.digests(config.generator.text)
-    return hashes
+    return {name: sha256(path) for name, path in used.items()}
 
 
 def aligned(config: Config) -> bool:

@@ -18,6 +18,8 @@ from gear.provenance import names_digest
 from gear.store.packages import sha256
 from gear.text import digests
 
+OLDER: dict[str, Any] = {"mixture": [], "captioned": False}  # what folders are that do not say
+
 
 def cropping(config: Config) -> Cropping:
     """The squares that images are seen in. Fixed random ones are the data set's and do not depend on the run's seed."""
@@ -90,13 +92,13 @@ def _settings(config: Config) -> dict[str, Any]:
     assert config.tokenizer.init is not None
     weights = sha256(sources.file_of(config.tokenizer.init))
     d = config.data
-    parts = {"mixture": [part.path for part in d.mixture]} if d.mixture else {}
-    return {"path": d.path, "holdout": d.holdout, **asdict(cropping(config)), "tokenizer": weights} | parts
+    sets = {"path": d.path, "mixture": [part.path for part in d.mixture], "captioned": build.captioned(config)}
+    return {**sets, "holdout": d.holdout, **asdict(cropping(config)), "tokenizer": weights}
 
 
 def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:
     for name, value in asked.items():
-        if (found := shards.about.get(name)) != value:
+        if (found := shards.about.get(name, OLDER.get(name))) != value:
             raise ConfigError(
                 f"{config.data.codes} was encoded with {name} {found!r}, and this run has {value!r}: encode again into "
                 "another folder, or change the run."

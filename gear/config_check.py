@@ -103,9 +103,10 @@ def check(config: Config) -> Config:
     need(d.workers >= 0, "data.workers", "0 or more", d.workers)
     need(d.views is None or d.views >= 1, "data.views", "at least 1", d.views)
     need(d.views is None or d.crop == "random", "data.views", 'unset unless data.crop is "random"', d.views)
-    named = d.path in NAMED
-    need(d.prepare or not named, "data.prepare", f"on for {d.path}, which is in memory", d.prepare)
-    need(d.crop == "center" or not named, "data.crop", f'"center" for {d.path}, whose images are square', d.crop)
+    for path in (d.path, *(part.path for part in d.mixture)):
+        named = path in NAMED
+        need(d.prepare or not named, "data.prepare", f"on for {path}, which is in memory", d.prepare)
+        need(d.crop == "center" or not named, "data.crop", f'"center" for {path}, whose images are square', d.crop)
     if d.codes is not None:
         needed = "set with data.codes and a random crop: only fixed crops can be stored"
         need(d.crop == "center" or d.views is not None, "data.views", needed, d.views)
@@ -127,7 +128,8 @@ def check(config: Config) -> Config:
     need(d.path != "", "data.path", '"builtin", "cifar10", "emoji", a folder, a .csv or a .jsonl', "empty")
     for i, part in enumerate(d.mixture):
         need(part.path != "", f"data.mixture[{i}].path", "as data.path", "empty")
-        need(part.weight > 0, f"data.mixture[{i}].weight", "above 0", part.weight)
+        need(1e-3 <= part.weight <= 1e3, f"data.mixture[{i}].weight", "from 0.001 to 1000", part.weight)
+        need(part.path != "cifar10", f"data.mixture[{i}].path", "a set with captions, which cifar10 has not", part.path)
     mixed = not d.mixture or g.text is not None
     need(
         mixed,

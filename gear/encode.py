@@ -4,6 +4,7 @@ Training on a frozen tokenizer otherwise runs it, and the targets, again in ever
 """
 
 import itertools
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,16 +20,21 @@ from gear.codes import about, cropping
 from gear.config import Config, ConfigError, Frozen, grid
 from gear.config_check import check
 from gear.data import Images
+from gear.data.captions import Source, Texts, read
+from gear.data.decode import Skip
 from gear.data.shards import Shape, ShardWriter
 from gear.data.streaming import Block, in_order
 from gear.progress import bars
+from gear.prompts import Prompts
 from gear.run import Prepared
 from gear.train.batches import in_passes, to_float
 from gear.train.reader import Reader
 from gear.train.stopping import Interrupted
 
 AT_ONCE = 32  # images in one pass of the tokenizer
-CAPTIONS = 5  # of an image, at most, where nobody knows how many there are before they are read; COCO's
+FEW = 512  # images whose captions are read to see how many there are
+
+log = logging.getLogger("gear")
 
 
 def encode(config: Config, out: Path, features: bool, *, console: Console | None = None) -> None:
@@ -67,9 +73,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
                 seen = {t.name: in_passes(t, flat, side, config.precision) for t in p.targets}
                 lead = shown.shape[:3]
                 seen = {name: f.unflatten(0, lead) for name, f in seen.items()}
-                captions = block.captions or ()
-                read = None if reader is None or texts is None else [reader(c[: texts[0]]) for c in captions]
-                writer.add(index, q.unflatten(0, lead), labels, seen, read)
+                said = None if reader is None or texts is None else _read(block.captions or (), reader, texts[0])
+                writer.add(index, q.unflatten(0, lead), labels, seen, said)
                 progress.advance(bar, len(index))
         except KeyboardInterrupt:
             raise Interrupted(
@@ -102,11 +107,29 @@ def following(args: Sequence[str], config: Config, out: Path, folder: Path) -> s
 
 
 def _texts(p: Prepared, reader: Reader | None) -> tuple[int, int, int] | None:
-    """Captions of an image at most, rows and channels of each."""
-    if reader is None:
+    """Captions of an image at most, rows and channels of each. Where captions are in files, as many as the first `FEW`
+    images have."""
+    if reader is None or p.train.captions is None:
         return None
-    most = max(map(len, p.train.captions or ((),))) if isinstance(p.train, Images) else CAPTIONS
-    return most, reader.encoder.tokens, reader.encoder.width
+    some = range(len(p.train) if isinstance(p.train.captions, tuple | Texts) else min(FEW, len(p.train)))
+    return max(_count(p.train.captions[i]) for i in some), reader.encoder.tokens, reader.encoder.width
+
+
+def _count(source: Source) -> int:
+    try:
+        return len(read(source))
+    except Skip:
+        return 1
+
+
+def _read(captions: Sequence[tuple[str, ...]], reader: Reader, most: int) -> list[Prompts]:
+    """Those of each image, read together. Of more than `most`, which is said, the first ones."""
+    if more := sum(len(several) > most for several in captions):
+        log.warning("%d images have more than %d captions: the further ones are not stored.", more, most)
+    kept = [several[:most] for several in captions]
+    prompts = reader([text for several in kept for text in several])
+    ends = list(itertools.accumulate(map(len, kept), initial=0))
+    return [prompts[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _blocks(p: Prepared, config: Config, part: range) -> Iterator[Block]:

@@ -107,6 +107,8 @@ def paint(
     ids = range(len(texts)) if image_ids is None else image_ids
     nothing = encoder([negative]) if negative else None
     block = max(AT_ONCE, options.get("batch", 0))
+    if len(set(texts)) <= AT_ONCE:  # each is read once
+        block = max(1, len(texts))
     starts, images = range(0, len(texts), block), []
     for number, start in enumerate(starts):
         some = texts[start : start + block]

@@ -12,6 +12,8 @@ from gear.generator import Generator
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 
+NULL = "cls_embedding.null"  # the unconditional input of a generator with text
+
 
 def fill_tokenizer(net: Tokenizer, critic: nn.Module | None, config: Config) -> None:
     """The averaged tokenizer of another run or a public file, and its critic if it kept one of the same size."""
@@ -29,7 +31,7 @@ def fill_generator(net: Generator, config: Config) -> None:
     assert config.generator.init is not None
     checkpoint = sources.read(config.generator.init, ("generator", "generator_ema"))
     fits_generator(checkpoint, config)
-    read = checkpoint.averaged("generator").get("cls_embedding.null")
+    read = checkpoint.averaged("generator").get(NULL)
     if read is not None and read.shape[1] != net.text_width:
         raise state.CheckpointError(
             f"{checkpoint.path} holds a generator that reads a text encoder of {read.shape[1]} channels, and that of "
@@ -40,6 +42,7 @@ def fill_generator(net: Generator, config: Config) -> None:
     fitting = {name for name in projector & own.keys() & kept.keys() if own[name].shape == kept[name].shape}
     tensors = {name: t for name, t in kept.items() if name not in projector or name in fitting}
     tensors |= {name: own[name] for name in (projector & own.keys()) - fitting}
+    tensors |= {name: own[name] for name in own.keys() & {NULL}}  # which is what this run's text encoder says
     state.load_strictly(net, tensors, f"the generator of {checkpoint.path}")
 
 

@@ -96,9 +96,9 @@ def plan(config: Config, world: int = 1) -> Plan:
     made, codes = build.unloaded_targets(config), _codes(config)
     dims = {target.name: target.channels for target in made}
     classes = KNOWN.get(config.data.path, CLASSES) if codes is None else len(codes.about["classes"])
-    text = None if config.data.codes is not None else _text(config)
+    text = _text(config)
     if config.data.codes is not None and (codes is None or features_stored(config, codes)):
-        made = ()
+        made, text = (), None
     with shapes_only():
         targets = [_contentless(target) for target in made]
         whole = _step(config, dims, rows, classes)
@@ -122,7 +122,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         read = 2 * text.size.matrices * rows * text.tokens
         flops["text"] = Flops(read, 0) if config.precision == "bfloat16" else Flops(0, read)
         parameters[text.encoder] = text.size.parameters
-        looking_on += 4 * text.size.parameters
+        looking_on += (2 if config.precision == "bfloat16" else 4) * text.size.parameters
     return Plan(
         world=world,
         rows=rows,

@@ -24,18 +24,22 @@ WHAT = {  # of a record, in the order in which a difference is told: how it is t
     "held_out": "held-out images",
     "files": "names and classes of the images",
     "pixels": "pixels of the images",
+    "captions": "captions of the images",
+    "text_encoder": "files of the text encoder",
     "codes": "stored codes",
 }
 
 
 def of_images(images: Split[Images | Listing]) -> dict[str, Any]:
-    """Counts, and digests of all names with their classes and, where they are prepared, of pixels. Files that are
-    decoded at each visit are not opened for this: a million of them would take hours."""
+    """Counts, and digests of all names with their classes and, where they are prepared, of pixels and captions. Files
+    that are decoded at each visit are not opened for this: a million of them would take hours."""
     train, held_out = images.train, images.held_out
     about = {"classes": list(train.classes), "train": len(train), "held_out": len(held_out), "skipped": train.skipped}
     about["files"] = names_digest(train)
     if isinstance(train, Images):
         about["pixels"] = _pixels_digest(train)
+        if train.captions is not None:
+            about["captions"] = hashlib.sha256(json.dumps(train.captions).encode()).hexdigest()
     return about
 
 

@@ -28,7 +28,7 @@ from gear.sharing import no_larger_than
 from gear.step import Batch, Encoded, Step
 from gear.store.whole import replacing
 from gear.targets import Target
-from gear.text import TextEncoder
+from gear.text import TextEncoder, TextError
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import distributed, state, stopping, track
 from gear.train.batches import Batches, Features, Stored, Streamed
@@ -128,6 +128,8 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
 def _from_images(config: Config, p: Prepared, batches: Callable[[int], Batch | Encoded]) -> Supply:
     dims, images = {t.name: t.channels for t in p.targets}, Split(p.train, p.held_out)
     record = provenance.of_images(images)
+    if p.reader is not None and config.generator.text is not None:
+        record["text_encoder"] = text.digests(config.generator.text)
     classes, null = (p.train.classes, None) if p.reader is None else ((), p.reader.null.cpu())
     return Supply(classes, dims, batches, p.train.report(), record, images, p.reader, null)
 
@@ -265,7 +267,20 @@ class Pair:
         if self.generator is None or config.generator.text is None:
             return None
         text.require(config.generator.text)
-        return text.load(config.generator.text, self.on, "float32")
+        encoder = text.load(config.generator.text, self.on, "float32")  # as all that is sampled
+        require_same_encoder(encoder, self.generator, self.checkpoint.path)
+        return encoder
+
+
+def require_same_encoder(encoder: TextEncoder, generator: Generator, source: Path) -> None:
+    """Raises `TextError` unless the encoder says of no text what that of training said, which the generator keeps; up
+    to the rounding of bfloat16. Nothing tells where padding lies behind: then no text is nothing."""
+    kept, now = generator.cls_embedding.null, encoder.null()
+    if kept.shape != now.shape or (kept - now).norm() > 0.05 * kept.norm():
+        raise TextError(
+            f"{source} was trained with another text encoder than {encoder.name} is now (of no text it says something "
+            f"else, in {now.shape[1]} channels): bring that one, or train on this one."
+        )
 
 
 def load(

@@ -278,8 +278,13 @@ class Watcher:
         return torch.stack(found[:wanted]) if found else None
 
     def _chosen(self, part: Part) -> Int64[np.ndarray, "n"]:
-        """At most `watch.generated` images in an order of the seed, so that any first ones are of all classes."""
-        return np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.watch.generated]
+        """At most `watch.generated` images in an order of the seed, so that any first ones are of all classes; the same
+        whether they are prepared, which changes their order, or not."""
+        order = np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.watch.generated]
+        if not isinstance(part, Images):
+            return order
+        by_name = sorted(range(len(part)), key=lambda i: part.names[i].split("/"))
+        return np.array(by_name, dtype=np.int64)[order]
 
     def _opened(
         self, part: Part, blocks: list[range], workers: int | None = None

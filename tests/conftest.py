@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,29 +119,66 @@ def trained(tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ENCODER: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+WORDS = (
+    "a", "an", "the", "of", "over", "left", "right", "three", "red", "green", "blue", "photo", "cat", "dog", "fox",
+    "jumps", "cup", "cups",
+)  # fmt: skip
+
+
+def saved(net: Any, tokenizer: Any, folder: Path) -> Path:
+    """A network of transformers, its weights large enough to tell texts apart, and its tokenizer."""
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    net.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random text encoder: a decoder of two layers and 32 channels, a token a byte."""
+    """The folder of a random text encoder: a decoder of two layers and 32 channels, saved with its head, as decoders
+    are; a token a byte, no special ones beside the end's, none for padding."""
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer as Words
     from tokenizers import models, pre_tokenizers
 
-    folder = tmp_path_factory.mktemp("encoders") / "reading"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = Words(models.BPE(vocab={token: i for i, token in enumerate([*letters, "<end>"])}, merges=[]))
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(folder)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
-    net = transformers.Qwen3Model(
-        transformers.Qwen3Config(
-            vocab_size=257, num_key_value_heads=1, head_dim=16, max_position_embeddings=64, **sizes
-        )
+    config = transformers.Qwen3Config(vocab_size=257, num_key_value_heads=1, head_dim=16, **ENCODER)
+    return saved(
+        transformers.Qwen3ForCausalLM(config),
+        transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"),
+        tmp_path_factory.mktemp("encoders") / "reading",
     )
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.3)
-    net.save_pretrained(folder)
-    return folder
+
+
+@pytest.fixture(scope="session")
+def reading_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of another: BERT, with the head of masked words and, so, without the pooler; a token for each of
+    `WORDS`, in lower case, and one for all others; [CLS] in front and [SEP] behind."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer as Words
+    from tokenizers import models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {token: i for i, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS))}
+    words = Words(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    words.normalizer = normalizers.BertNormalizer()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    torch.manual_seed(0)
+    return saved(
+        transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=len(vocabulary), **ENCODER)),
+        transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"),
+        tmp_path_factory.mktemp("encoders") / "words",
+    )
 
 
 @pytest.fixture(scope="session")

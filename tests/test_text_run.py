@@ -1,18 +1,23 @@
 """Runs whose condition is a caption: every stage, resumed, streamed, mixed, on stored codes; and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gear import build, run
+from gear import encode as encoding
 from gear.config import VQ, Config, ConfigError, Frozen, Gear, Naive, Part, Text, Warmup, flips
 from gear.config_json import from_json, read, to_json
+from gear.data import Images
 from gear.encode import encode
 from gear.generator import generate
 from gear.prompts import Prompts
+from gear.step import Batch
 from gear.text import TextError
 from gear.train import log, state
 from gear.train.batches import Stored, Streamed
@@ -50,7 +55,7 @@ def test_the_folder(tiny_text: Config, trained_text: Path) -> None:
     """It holds all that sampling needs but the text encoder, and says which that was."""
     assert read(trained_text / run.CONFIG) == run.in_full(tiny_text)
     about = json.loads((trained_text / "data.json").read_text())
-    assert len(about["weights"]["generator.text.encoder"]) == 64
+    assert len(about["text_encoder"]) == 64
     checkpoint = state.load(trained_text)
     assert checkpoint.classes == ()
     reader = build.reader(tiny_text, CPU, None)
@@ -98,15 +103,23 @@ def test_a_streamed_mixture_resumes_to_the_last_bit(
 
 
 def test_the_middle_may_be_decoded_at_each_visit(tiny_text: Config, trained: Path) -> None:
-    """As of a set that is larger than the disk; the same images in the same order as prepared ones."""
+    """As of a set that is larger than the disk: the same squares and captions as prepared ones."""
     prepared = frozen(tiny_text, trained)
     streamed = replace(prepared, data=replace(prepared.data, prepare=False, workers=0))
-    fed = [run.supply(config, None, CPU) for config in (prepared, streamed)]
-    assert isinstance(fed[1].batches, Streamed)
-    assert fed[0].images is not None
-    assert fed[1].images is not None
-    names = [dict(zip(f.images.train.names, range(99), strict=False)) for f in fed]
-    assert names[0].keys() == names[1].keys()
+    seen = []
+    for config in (prepared, streamed):
+        fed = run.supply(config, None, CPU)
+        assert isinstance(fed.batches, Streamed) == (config is streamed)
+        squares, texts = set(), set()
+        for step in range(20):
+            batch = fed.batches(step)
+            assert isinstance(batch, Batch)
+            assert isinstance(batch.c, Prompts)
+            squares |= {x.numpy().tobytes() for x in batch.x}
+            texts |= {states.numpy().tobytes() for states in batch.c.states}
+        seen.append((squares, texts))
+    assert seen[0] == seen[1]
+    assert min(map(len, seen[0])) > 4
     assert len(losses(streamed)) == 4
 
 
@@ -122,7 +135,9 @@ def test_stored_captions_give_the_same_losses(tiny_text: Config, trained: Path, 
     assert isinstance(fed.batches, Stored)
     assert (fed.images, fed.reader) == (None, None)
     assert losses(stored) == losses(config)
-    other = replace(stored, generator=replace(stored.generator, text=replace(stored.generator.text, tokens=8)))
+    assert stored.generator.text is not None
+    fewer = replace(stored.generator.text, tokens=8)
+    other = replace(stored, generator=replace(stored.generator, text=fewer))
     with pytest.raises(ConfigError, match=r"was encoded with text .*'tokens': 12"):
         run.supply(other, None, CPU)
 
@@ -151,12 +166,16 @@ def test_a_reader_remembers_what_it_read(tiny_text: Config) -> None:
 def test_every_caption_of_an_image_comes(tiny_text: Config, trained: Path) -> None:
     fed = run.supply(frozen(tiny_text, trained), None, CPU)
     assert fed.images is not None
+    assert isinstance(fed.images.train, Images)
+    assert fed.images.train.captions is not None
     reader = build.reader(tiny_text, CPU, None)
     assert reader is not None
     texts = sorted({text for several in fed.images.train.captions for text in several})
     known, seen = reader(texts), set()
     for step in range(20):
-        for row in fed.batches(step).c.states:
+        c = fed.batches(step).c
+        assert isinstance(c, Prompts)
+        for row in c.states:
             seen |= {i for i in range(len(texts)) if torch.equal(known.states[i], row)}
     assert seen == set(range(len(texts)))
     assert len(texts) > 5
@@ -165,6 +184,7 @@ def test_every_caption_of_an_image_comes(tiny_text: Config, trained: Path) -> No
 def test_parts_of_a_batch_have_their_captions(tiny_text: Config, trained: Path) -> None:
     batch = run.supply(frozen(tiny_text, trained), None, CPU).batches(0)
     part = part_of(batch, 1, 3)
+    assert isinstance(batch.c, Prompts)
     assert isinstance(part.c, Prompts)
     assert torch.equal(part.c.states, batch.c.states[1:2])
     assert len(part.c) == 1
@@ -208,16 +228,96 @@ def test_a_generator_that_read_another_encoder_is_refused(
     import transformers
 
     narrow = tmp_path / "narrow"
-    sizes = {"hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    transformers.Qwen3Model(
-        transformers.Qwen3Config(vocab_size=257, num_key_value_heads=1, head_dim=8, max_position_embeddings=64, **sizes)
-    ).save_pretrained(narrow)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 48, "head_dim": 8, "num_hidden_layers": 1}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = transformers.Qwen3Config(vocab_size=257, max_position_embeddings=64, **sizes, **heads)
+    transformers.Qwen3Model(config).save_pretrained(narrow)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (narrow / name).write_bytes((reading / name).read_bytes())
     generator = replace(tiny_text.generator, init=str(trained_text), text=Text(str(narrow), tokens=12))
     config = replace(frozen(tiny_text, trained), generator=generator)
     with pytest.raises(CheckpointError, match=r"reads a text encoder of 32 channels.*this run has 16"):
         run.train(config, tmp_path / "run")
+
+
+def another(reading: Path, folder: Path) -> Path:
+    """A text encoder like `reading`, of other weights."""
+    import transformers
+
+    net = transformers.AutoModel.from_pretrained(reading)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    net.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((reading / name).read_bytes())
+    return folder
+
+
+def test_another_encoder_of_the_same_width_brings_its_own_unconditional_input(
+    tiny_text: Config, trained_text: Path, trained: Path, reading: Path, tmp_path: Path
+) -> None:
+    text = Text(str(another(reading, tmp_path / "other")), tokens=12)
+    config = frozen(
+        replace(tiny_text, generator=replace(tiny_text.generator, init=str(trained_text), text=text)), trained
+    )
+    run.train(replace(config, steps=1), tmp_path / "run")
+    reader = build.reader(config, CPU, None)
+    assert reader is not None
+    assert torch.equal(state.load(tmp_path / "run").part("generator")["cls_embedding.null"], reader.null)
+
+
+def test_a_run_does_not_go_on_with_other_captions_or_another_encoder(
+    tiny_text: Config, trained: Path, captioned_folder: Path, reading: Path, tmp_path: Path
+) -> None:
+    images, encoder = tmp_path / "images", tmp_path / "encoder"
+    shutil.copytree(captioned_folder, images)
+    shutil.copytree(reading, encoder)
+    text, data = replace(tiny_text.generator.text, encoder=str(encoder)), replace(tiny_text.data, path=str(images))
+    config = frozen(replace(tiny_text, generator=replace(tiny_text.generator, text=text), data=data), trained)
+    run.train(replace(config, steps=2), tmp_path / "run")
+    pair = run.load(tmp_path / "run", "cpu")
+    assert pair.text is not None
+    (images / "disc-1.txt").write_text("something else")
+    with pytest.raises(ConfigError, match="captions of the images differ"):
+        run.train(config, tmp_path / "run")
+    shutil.copy(captioned_folder / "disc-1.txt", images / "disc-1.txt")
+    another(reading, encoder)
+    with pytest.raises(ConfigError, match="files of the text encoder differ"):
+        run.train(config, tmp_path / "run")
+    with pytest.raises(TextError, match="was trained with another text encoder"):
+        run.load(tmp_path / "run", "cpu").text  # noqa: B018
+
+
+def test_codes_of_a_mixture_are_of_that_mixture(
+    tiny_text: Config, trained: Path, captioned_folder: Path, tmp_path: Path
+) -> None:
+    config = frozen(tiny_text, trained)
+    shutil.copytree(captioned_folder, tmp_path / "more")
+    mixed = replace(config, data=replace(config.data, mixture=(Part(str(tmp_path / "more"), 0.5),)))
+    encode(mixed, tmp_path / "codes", features=True)
+    codes = str(tmp_path / "codes")
+    assert losses(replace(mixed, data=replace(mixed.data, codes=codes))) == losses(mixed)
+    with pytest.raises(ConfigError, match="encoded with mixture"):
+        run.supply(replace(config, data=replace(config.data, codes=codes)), None, CPU)
+    plain = replace(config, generator=replace(config.generator, text=None))
+    encode(plain, tmp_path / "plain", features=False)
+    with pytest.raises(ConfigError, match="encoded with captioned False"):
+        run.supply(replace(config, data=replace(config.data, codes=str(tmp_path / "plain"))), None, CPU)
+
+
+def test_captions_beyond_those_that_fit_are_said(
+    tiny_text: Config, trained: Path, captioned_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of files nobody knows how many there are before they are read: the first images tell."""
+    monkeypatch.setattr(encoding, "FEW", 1)
+    config = frozen(tiny_text, trained)
+    config = replace(config, data=replace(config.data, prepare=False, workers=0))
+    encode(config, tmp_path / "codes", features=True)
+    assert "have more than 1 captions: the further ones are not stored" in caplog.text
+    monkeypatch.setattr(encoding, "FEW", 512)
+    encode(config, tmp_path / "all", features=True)
+    assert losses(replace(config, data=replace(config.data, codes=str(tmp_path / "all")))) == losses(config)
 
 
 def test_a_class_conditional_generator_is_no_start(tiny_text: Config, trained: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from jaxtyping import Int64
 
 from gear.data.captions import read
 from gear.data.decode import Skip
-from gear.data.images import Images
+from gear.data.images import Images, position
 from gear.data.listing import Listing
 
 
 def said(part: Images | Listing, rows: Sequence[int] | Int64[np.ndarray, "n"], seed: int) -> list[str | None]:
-    """A caption of each of these images, which its number and `seed` alone choose; None where none can be read. Of a
+    """A caption of each of these images, which its name and `seed` alone choose; None where none can be read. Of a
     listing, those of these images are read and no others."""
-    return [_one(part, int(i), np.random.default_rng([seed, int(i)]).random()) for i in rows]
+    return [_one(part, int(i), position(f"{seed} {part.names[int(i)]}")) for i in rows]
 
 
 def first_said(

@@ -82,7 +82,9 @@ def _name(root: Path, given: str) -> tuple[str, str | None]:
         given.encode()
     except UnicodeEncodeError:
         return given, "with a path that is not UTF-8"
-    inside = os.path.relpath(given, root) if os.path.isabs(given) else os.path.normpath(given)
+    inside = os.path.normpath(given)
+    if os.path.isabs(given):  # the folder's own path has no links in it
+        inside = os.path.relpath(os.path.join(os.path.realpath(os.path.dirname(given)), os.path.basename(given)), root)
     suffix = os.path.splitext(inside)[1].lower()
     if not given or "\0" in given:
         return given, "without a path"

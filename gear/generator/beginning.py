@@ -107,7 +107,7 @@ def read(generator: Generator, prompt: Prompts) -> Prefix:
     short = Prompts(prompt.states[:, padding:], prompt.valid[:, padding:])
     past = room(generator, 1, short.valid.shape[1])
     logits = generator.decode(generator.cls_embedding(short), past, generator.sight(short, short.valid.shape[1]))
-    return Prefix(past, short.valid[0], logits)
+    return Prefix(past, short.valid[0], logits)  # of the released unconditional input, no row is seen
 
 
 def reader(generator: Generator, prompts: Prompts | None, negative: Prompts | None) -> Reading | None:
@@ -124,6 +124,9 @@ def reader(generator: Generator, prompts: Prompts | None, negative: Prompts | No
         raise ValueError(f"negative must be one prompt; there are {len(nothing)}.")
     for given in (prompts, nothing):
         rows, width = given.states.shape[1:]
+        in_front = bool((given.valid[:, 1:] >= given.valid[:, :-1]).all() and given.valid[:, -1].all())
+        if condition.text.padding == "left" and not in_front:
+            raise ValueError("a prompt must have text in its last row, and all its padding in front.")
         if width != condition.text_width:
             raise ValueError(
                 f"the prompts have {width} channels, and the generator was trained with a text encoder of "

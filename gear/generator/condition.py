@@ -89,7 +89,7 @@ class CaptionEmbedding(nn.Module):
         valid, text = prompts.valid, prompts.valid.shape[1]
         place = torch.arange(rows, device=valid.device)
         if self.text.padding == "left":  # turned, each by as much as it has padding, that comes last
-            padding = text - valid.sum(1, keepdim=True)
+            padding = (text - valid.sum(1, keepdim=True)).clamp(max=text - 1)  # the last row stays before the image
             return Sight(text, (place + padding) % rows, (place - padding) % rows)
         # As released, where the last row of padding sees the text and itself, and predicts the first image token.
         holds = nn.functional.pad(valid, (0, rows - text), value=True)

@@ -14,6 +14,7 @@ from gear.text.files import TextError, place, tokenizer
 from gear.text.network import network
 
 ROWS = 16  # captions in one pass
+LARGEST = torch.finfo(torch.float16).max
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but white space
 LONE = re.compile("[\ud800-\udfff]")  # halves of a character, which no text may hold alone
 
@@ -32,11 +33,10 @@ class TextEncoder(nn.Module):
     positions are as in training, and is moved in front of it afterwards.
     """
 
-    def __init__(self, text: Text, net: nn.Module, tokenizer: Any, precision: Precision):
+    def __init__(self, text: Text, net: nn.Module, tokenizer: Any):
         super().__init__()
         self.name, self.tokens, self.padding = text.encoder, text.tokens, text.padding
         self.net, self.tokenizer = net, tokenizer
-        self.precision: Precision = precision
         config: Any = net.config
         self.width: int = config.hidden_size
         self._nothing: list[int] = self._ids([""])[0]  # special tokens alone; none of some decoders
@@ -64,8 +64,8 @@ class TextEncoder(nn.Module):
         states, valid = self._encoded(ids)
         if bad := (~states.isfinite().flatten(1).all(1)).nonzero().flatten().tolist():
             raise TextError(
-                f"The text encoder {self.name} gives states that are not finite in float16 for the caption "
-                f"{texts[bad[0]][:80]!r}: train with --precision float32, or choose another encoder."
+                f"The text encoder {self.name} gives states that are not finite for the caption "
+                f"{texts[bad[0]][:80]!r}: choose another encoder, or bring its weights again."
             )
         if empty:
             states[empty], valid[empty] = 0, False
@@ -126,18 +126,21 @@ class TextEncoder(nn.Module):
     def _pass(self, tokens: Int64[Tensor, "n T"], valid: Bool[Tensor, "n T"]) -> Float16[Tensor, "n T C"]:
         """Up to `ROWS` captions, filled up with the last one."""
         rows = torch.arange(ROWS, device=tokens.device).clamp(max=len(tokens) - 1)
-        return self._read(tokens[rows], valid[rows])[: len(tokens)].half()
+        return self._read(tokens[rows], valid[rows])[: len(tokens)]
 
-    def _read(self, tokens: Int64[Tensor, "n t"], valid: Bool[Tensor, "n t"]) -> Float[Tensor, "n t C"]:
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.net(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
+    def _read(self, tokens: Int64[Tensor, "n t"], valid: Bool[Tensor, "n t"]) -> Float16[Tensor, "n t C"]:
+        with torch.autocast(tokens.device.type, enabled=False):  # the weights have the precision of the run
+            read = self.net(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
+        return read.float().clamp(-LARGEST, LARGEST).half()
 
 
 def load(text: Text, on: torch.device, precision: Precision) -> TextEncoder:
-    """The encoder that `text` names, on a device; in float32, or under bfloat16 autocast. Raises `TextError`."""
+    """The encoder that `text` names, on a device; its weights in float32, or in bfloat16 as in the release. Raises
+    `TextError`."""
     folder = place(text.encoder)
     words = tokenizer(folder, text.tokens)
-    return TextEncoder(text, network(folder), words, precision).eval().to(on)
+    net = network(folder).to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    return TextEncoder(text, net, words).eval().to(on)
 
 
 def cleaned(text: str) -> str:

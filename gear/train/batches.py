@@ -1,8 +1,8 @@
 """The batches of a step, with their target features: of prepared images, of images decoded ahead, or of stored codes.
 
-Batch `step` is a pure function of (seed, step), so resuming needs no state. All three draw the same images with the
-same crops and flips in the same step (`gear.data.order.draw`), and the same caption of each where a reader makes
-captions the condition.
+Batch `step` is a pure function of (seed, step), so resuming needs no state. Stored codes are drawn as the images that
+they were made of, prepared or decoded, with the same crops, flips and captions in the same step
+(`gear.data.order.draw`). Prepared images lie in another order than files, so a run on these sees others.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

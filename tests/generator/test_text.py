@@ -9,7 +9,7 @@ import torch
 
 from gear import config as cfg
 from gear import ranks
-from gear.generator import Generator, generate
+from gear.generator import Generator, generate, sampling
 from gear.generator.beginning import Reading, read
 from gear.generator.layers import Block, rotate
 from gear.prompts import Prompts
@@ -278,20 +278,69 @@ def test_the_soft_branch_drops_nothing(talking):
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_sampling_equals_full_forward_passes(talking, padding, scale):
-    """Of prompts of several lengths in one pass, the cache against the whole sequence anew for every token."""
-    generator = talking(padding=padding).double()
+@pytest.mark.parametrize(("scale", "interval"), [(1.0, None), (3.0, None), (3.0, (2, 7)), (0.0, (0, 1))])
+@pytest.mark.parametrize("negative", [False, True])
+def test_sampling_equals_full_forward_passes(talking, padding, scale, interval, negative, monkeypatch):
+    """Of prompts of several lengths in one pass, the cache against the whole sequence anew for every token: each token,
+    and the logits it was drawn by. Memory that was not written to holds NaN."""
+    generator, drawn_by = talking(padding=padding).double(), []
+    monkeypatch.setattr(torch, "empty", nans(torch.empty))
+    monkeypatch.setattr(sampling, "filter_logits", lambda logits, *_: drawn_by.append(logits[:5].clone()) or logits)
     c = captions(4, 1, 6, padding=padding, dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 1, 0])
-    q = generate(generator, labels, prompts=c, seed=4, cfg_scale=scale, temperature=0.0)
+    away = captions(3, padding=padding, seed=9, dtype=torch.float64) if negative else None
+    q = generate(generator, labels, prompts=c, negative=away, seed=4, cfg_scale=scale, cfg_interval=interval)
+    first, end = interval or (0, 12)
+    nothing = generator.cls_embedding.unconditional(5, T) if away is None else away[torch.zeros(5, dtype=torch.long)]
     with torch.no_grad():
         for step in range(12):
             logits = generator(q[:, :step], c[labels]).logits[:, -1]
-            if scale != 1:
-                none = generator(q[:, :step], generator.cls_embedding.unconditional(5, T)).logits[:, -1]
+            if scale != 1 and first <= step < end:
+                none = generator(q[:, :step], nothing).logits[:, -1]
                 logits = none + scale * (logits - none)
-            assert torch.equal(logits.argmax(-1), q[:, step])
+            torch.testing.assert_close(drawn_by[step], logits, atol=1e-10, rtol=1e-10)
+            noise = torch.stack([sampling.uniforms(4, i, 12)[step] for i in range(5)])
+            assert torch.equal(sampling.draw(logits.softmax(-1), noise), q[:, step])
+
+
+def nans(empty):
+    """`torch.empty` whose memory is not what anybody wants to read."""
+
+    def filled(*args, **kwargs):
+        made = empty(*args, **kwargs)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    return filled
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_in_bfloat16_the_cache_says_what_the_whole_does(talking, padding):
+    generator = talking(padding=padding)
+    c, q = captions(4, 1, padding=padding), torch.randint(20, (2, 12))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = generator(q[:, :-1], c).logits
+        begun = Reading(generator, c, generator.cls_embedding.unconditional(1, T)).begin(torch.arange(2), False)
+        assert begun.past[0].keys.dtype == torch.bfloat16
+        logits, found = begun.logits, [begun.logits]
+        for step in range(11):
+            logits = sampling._next(generator, begun, generator.tok_embeddings(q[:, step])[:, None])
+            found.append(logits)
+    scale = whole.std()
+    assert (torch.stack(found, 1) - whole).abs().max() < 0.1 * scale
+
+
+def test_text_that_has_no_row_cannot_see_the_image(talking):
+    """No encoder gives such a prompt where padding lies in front; and sampling refuses it."""
+    generator = talking()
+    c = Prompts(torch.zeros(1, T, C), torch.zeros(1, T, dtype=torch.bool))
+    q = torch.randint(20, (1, 8))
+    other = q.clone()
+    other[:, 6] = (q[:, 6] + 1) % 20
+    assert torch.equal(generator(q, c).logits[:, :7], generator(other, c).logits[:, :7])
+    with pytest.raises(ValueError, match="text in its last row"):
+        generate(generator, torch.tensor([0]), prompts=c, seed=0)
+    with pytest.raises(ValueError, match="all its padding in front"):
+        generate(generator, torch.tensor([0]), prompts=captions(3, padding="right"), seed=0)
 
 
 def test_a_prompt_is_read_once_for_all_its_images(talking, monkeypatch):

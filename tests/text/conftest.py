@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from gear import weights
 
 CACHE = os.environ.get("GEAR_CACHE")  # of the user, which tests do not see otherwise
 END = "<end>"
-WORDS = ("a", "red", "blue", "fox", "dog", "jumps", "over", "the", "left", "right", "of")
 SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -30,30 +29,11 @@ def by_bytes(before: str = "", after: str = "", **special: str) -> transformers.
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def by_words() -> transformers.PreTrainedTokenizerFast:
-    """BERT's kind: lower case, [CLS] in front and [SEP] behind."""
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    around(tokenizer, "[CLS]", "[SEP]")
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-
-
 def around(tokenizer: Tokenizer, before: str, after: str) -> None:
     if before or after:
         special = [(t, tokenizer.token_to_id(t)) for t in (before, after) if t]
         template = " ".join(part for part in (before, "$A", after) if part)
         tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
-
-
-def qwen3() -> tuple[Any, Any]:
-    """No special tokens, no pad token; saved with its head, as decoders are."""
-    config = transformers.Qwen3Config(
-        vocab_size=257, num_key_value_heads=1, head_dim=16, max_position_embeddings=64, **SMALL
-    )
-    return transformers.Qwen3ForCausalLM(config), by_bytes(eos_token=END)
 
 
 def llama() -> tuple[Any, Any]:
@@ -77,12 +57,6 @@ def bart() -> tuple[Any, Any]:
     return transformers.BartModel(config), by_bytes("<s>", END, bos_token="<s>", eos_token=END, pad_token="<pad>")
 
 
-def bert() -> tuple[Any, Any]:
-    """With the head of masked words and, so, without the pooler."""
-    config = transformers.BertConfig(vocab_size=4 + len(WORDS), max_position_embeddings=64, **SMALL)
-    return transformers.BertForMaskedLM(config), by_words()
-
-
 def clip() -> tuple[Any, Any]:
     """With its image tower; 24 positions; the pad token is the end's."""
     text = {"vocab_size": 258, "max_position_embeddings": 24, "bos_token_id": 256, "eos_token_id": 257}
@@ -93,15 +67,13 @@ def clip() -> tuple[Any, Any]:
     return transformers.CLIPModel(config), by_bytes("<s>", END, bos_token="<s>", eos_token=END, pad_token=END)
 
 
-MADE: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "qwen3": qwen3, "llama": llama, "t5": t5, "bart": bart, "bert": bert, "clip": clip
-}  # fmt: skip
+MADE: dict[str, Callable[[], tuple[Any, Any]]] = {"llama": llama, "t5": t5, "bart": bart, "clip": clip}
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each of `MADE`; llama's weights are in several files. To read and not to change."""
-    made = {}
+def folders(tmp_path_factory: pytest.TempPathFactory, reading: Path, reading_words: Path) -> dict[str, Path]:
+    """A folder for each kind of network; llama's weights are in several files. To read and not to change."""
+    made = {"qwen3": reading, "bert": reading_words}
     for name, make in MADE.items():
         folder = made[name] = tmp_path_factory.mktemp("encoders") / name
         torch.manual_seed(0)

@@ -181,11 +181,26 @@ def test_bfloat16_is_near_and_is_not_taken_from_outside(folders: dict[str, Path]
 
 def test_states_that_are_not_finite_are_refused(folders: dict[str, Path]) -> None:
     found = encoder(folders["llama"])
-    torch.nn.init.constant_(found.get_parameter("net.norm.weight"), 1e6)
-    with pytest.raises(TextError, match=r"llama gives states that are not finite in float16 for the caption 'a red"):
+    norm = found.get_parameter("net.norm.weight")
+    torch.nn.init.constant_(norm, 1e6)
+    states = found(["a red fox"]).states
+    assert states.isfinite().all()  # beyond float16 they are its largest
+    assert states.abs().max() == torch.finfo(torch.float16).max
+    torch.nn.init.constant_(norm, torch.nan)
+    with pytest.raises(TextError, match=r"llama gives states that are not finite for the caption 'a red"):
         found(["a red fox"])
     with pytest.raises(TextError, match="no finite state for the empty text"):
         found.null()
+
+
+def test_in_bfloat16_it_is_half_as_large(folders: dict[str, Path]) -> None:
+    """Its weights, as in the release; the states are near those of float32."""
+    text = Text(str(folders["qwen3"]), tokens=T)
+    low, full = (load(text, torch.device("cpu"), precision) for precision in ("bfloat16", "float32"))
+    assert {p.dtype for p in low.parameters()} == {torch.bfloat16}
+    a, b = low(CAPTIONS), full(CAPTIONS)
+    assert a.states.dtype == torch.float16
+    assert (a.states - b.states).float().norm() < 0.05 * b.states.float().norm()
 
 
 def test_no_caption_at_all(folders: dict[str, Path]) -> None:
