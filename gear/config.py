@@ -231,9 +231,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Data:
-    path: str = (
-        "builtin"  # "builtin" (emoji), "cifar10", "emoji", a folder (classes, images, tars), .csv, .jsonl, .json
-    )
+    path: str = "builtin"  # "builtin" (emoji), "cifar10", "emoji"; folder of classes, images, tars; .csv, .jsonl, .json
     resolution: int = 256  # pixels along a side
     mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
     crop: Literal["center", "random"] = "center"  # of the square; random: decoded at each visit (ImageNet)

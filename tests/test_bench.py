@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, tokenizer
+from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, text, tokenizer
 from gear import config as cfg
 
 
@@ -21,6 +21,10 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(generator, "K", 50)
     monkeypatch.setattr(generator, "SIDE", 3)
     monkeypatch.setattr(generator, "peak", lambda side, device: 2.0)
+    monkeypatch.setattr(text, "SIZES", {"S": cfg.Generator(layers=2, heads=2, width=32, tap=1)})
+    for name, size in {"TOKENS": 6, "WIDTH": 8, "SIDE": 3, "SHORT": 2, "K": 50, "BATCH": 2, "IMAGES": 2}.items():
+        monkeypatch.setattr(text, name, size)
+    monkeypatch.setattr(text, "peak", lambda masked: 2.0)
     monkeypatch.setattr(tokenizer, "QUANTIZER", cfg.VQ(64, 8))
     monkeypatch.setattr(tokenizer, "BACKBONE", cfg.VQGAN(channels=32, multipliers=(1, 2), latent=32))
     monkeypatch.setattr(tokenizer, "SIZE", 16)
@@ -47,7 +51,9 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     said = capsys.readouterr().out
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        units = ["s", "MiB", "s", "s", "MiB", "s", "s", "MiB", "ms", "ms", "ms", "ms", "ms", "ms", "ms", "s"]
+        units = ["s", "MiB", "s", "s", "MiB"]  # the readout, the generator
+        units += ["s", "s", "s", "MiB"]  # text
+        units += ["s", "s", "MiB", "ms", "ms", "ms", "ms", "ms", "ms", "ms", "s"]
         units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
         assert [row["unit"] for row in rows] == units
         assert all(row["ours"] > 0 for row in rows)

@@ -340,7 +340,7 @@ ENCODER = {"encoder.conv_in.weight": torch.zeros(1), "quantize.embedding.weight"
         ("tokenizer.init", lambda: {"model": generator()}, "holds no tokenizer: tokenizer.init must name"),
         ("generator.init", lambda: {"model": ENCODER}, "no known tokenizer.*Nor is it a generator.*an image tokenizer"),
         *[
-            (door, lambda: {"model": generator() | CAPTIONS}, "holds a text-to-image generator")
+            (door, lambda: {"model": generator() | CAPTIONS}, "holds LlamaGen's own text-to-image generator")
             for door in ("reconstruct", "sample", "export", "tokenizer.init", "generator.init")
         ],
         *[

@@ -272,7 +272,7 @@ def test_a_run_does_not_go_on_with_other_captions_or_another_encoder(
     images, encoder = tmp_path / "images", tmp_path / "encoder"
     shutil.copytree(captioned_folder, images)
     shutil.copytree(reading, encoder)
-    text, data = replace(tiny_text.generator.text, encoder=str(encoder)), replace(tiny_text.data, path=str(images))
+    text, data = Text(str(encoder), tokens=12), replace(tiny_text.data, path=str(images))
     config = frozen(replace(tiny_text, generator=replace(tiny_text.generator, text=text), data=data), trained)
     run.train(replace(config, steps=2), tmp_path / "run")
     pair = run.load(tmp_path / "run", "cpu")
