@@ -296,6 +296,8 @@ def load(
     if tokenizer is not None or not checkpoint.averaged("tokenizer"):
         checkpoint = _joined(checkpoint, tokenizer)
     config = dataclasses.replace(checkpoint.config, device=device)
+    if resolution is None and checkpoint.grid is not None:
+        resolution = checkpoint.grid[0] * config.tokenizer.backbone.downsample
     if resolution is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=resolution))
     on, checkpoint = build.device(check(config)), dataclasses.replace(checkpoint, config=config)

@@ -103,7 +103,7 @@ def _saved(path: Path) -> Checkpoint:
             net = GeneratorNet.from_settings(settings)
         config = net.config if net.config.text is not None else replace(net.config, classes=net.null_label)
         names = net.class_names or tuple(map(str, range(net.null_label)))
-        return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors))
+        return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors), net.grid)
     except (ModelError, OSError) as error:
         raise CheckpointError(f"{path} is not a model that gear saved: {error}") from None
 

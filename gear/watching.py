@@ -90,6 +90,7 @@ class Watcher:
         reader: Reader | None = None,
     ):
         self.config, self.classes, self.on, self.run, self.reader = config, len(classes), on, run, reader
+        self.says = config.generator.text is not None  # what is drawn, by captions
         self.train = images.train if images else None
         self.seen = (images.held_out if len(images.held_out) else images.train) if images else None
         watch, first = config.watch, ranks.rank() == 0
@@ -97,7 +98,7 @@ class Watcher:
         if first and images and self.seen is self.train and (measures or watch.sample_every):
             of = "reconstructions, PSNR and rFID" + (", and the captions of samples," if reader else "")
             log.warning("Nothing is held out (data.holdout): %s are of training images.", of)
-        if first and not images and reader and (watch.evaluate_every or watch.sample_every):
+        if first and not images and self.says and (watch.evaluate_every or watch.sample_every):
             log.warning("The run reads stored codes, no images and no captions: nothing is drawn or measured.")
         elif first and watch.evaluate_every and not images:
             log.warning("The run reads stored codes and no images: samples are drawn; rFID and gFID are not measured.")
@@ -119,7 +120,7 @@ class Watcher:
         if watch.evaluate_every and step % watch.evaluate_every == 0 and self.network is not None:
             return told(any(line["step"] == step for line in lines.read(self.run / NAME)))
         due = watch.sample_every and step % watch.sample_every == 0
-        samples = not isinstance(self.config.stage, Warmup) and (self.reader is None or len(self.captions) > 0)
+        samples = not isinstance(self.config.stage, Warmup) and (not self.says or len(self.captions) > 0)
         drawn = {"samples": samples, "reconstructions": self.inputs is not None}
         sheets = [self.run / SHEETS / f"{name}-{step:08d}.png" for name, is_drawn in drawn.items() if is_drawn]
         return told(not due or all(sheet.exists() for sheet in sheets))
@@ -140,7 +141,7 @@ class Watcher:
         """
         sheets = {}
         with torch.autocast(self.on.type, enabled=False):
-            if generator is not None and self.reader is None:
+            if generator is not None and not self.says:
                 labels = class_labels(self.config.watch.samples, self.classes, None, self.config.seed)
                 with row(shown, "samples") as bar:
                     images = self._drawn(tokenizer, generator, labels, range(len(labels)), bar)

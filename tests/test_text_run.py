@@ -11,11 +11,14 @@ import torch
 
 from gear import build, run
 from gear import encode as encoding
-from gear.config import VQ, Config, ConfigError, Frozen, Gear, Naive, Part, Text, Warmup, flips
+from gear.config import VQ, Config, ConfigError, Frozen, Gear, Naive, Part, Text, Warmup, Watch, flips
 from gear.config_json import from_json, read, to_json
 from gear.data import Images
 from gear.encode import encode
+from gear.exporting import export
 from gear.generator import generate
+from gear.inference import draw_prompts
+from gear.probe.features import states
 from gear.prompts import Prompts
 from gear.step import Batch
 from gear.text import TextError
@@ -140,6 +143,40 @@ def test_stored_captions_give_the_same_losses(tiny_text: Config, trained: Path, 
     other = replace(stored, generator=replace(stored.generator, text=fewer))
     with pytest.raises(ConfigError, match=r"was encoded with text .*'tokens': 12"):
         run.supply(other, None, CPU)
+
+
+def test_a_run_on_stored_captions_draws_no_sheets(
+    tiny_text: Config, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has states of captions, and no words to stand under them."""
+    config = replace(frozen(tiny_text, trained), steps=2, watch=Watch(sample_every=1, samples=2, trackers=()))
+    encode(config, tmp_path / "codes", features=True)
+    run.train(replace(config, data=replace(config.data, codes=str(tmp_path / "codes"))), tmp_path / "run")
+    assert "no captions: nothing is drawn or measured" in caplog.text
+    assert state.load(tmp_path / "run").step == 2
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_probe_reads_the_tokens_with_no_caption(tiny_text: Config, trained_text: Path, padding: str) -> None:
+    generator = run.load(trained_text, "cpu").generator
+    assert generator is not None
+    generator.cls_embedding.text = replace(generator.cls_embedding.text, padding=padding)
+    q = torch.randint(16, (2, 16))
+    read = list(states(generator, q))
+    told = generator(q[:, :-1], generator.nothing(2))
+    assert len(read) == 3
+    assert torch.equal(read[generator.tap], told.tap)
+    assert read[0].shape == (2, 16, 32)
+
+
+def test_an_export_draws_what_the_run_draws(trained_text: Path, tmp_path: Path) -> None:
+    """And at its size, which the folders of the two say together."""
+    for part in ("tokenizer", "generator"):
+        export(trained_text, tmp_path / part, "hub", part)
+    pairs = [run.load(trained_text, "cpu"), run.load(tmp_path / "generator", "cpu", tokenizer=tmp_path / "tokenizer")]
+    assert pairs[1].checkpoint.config.data.resolution == 32
+    a, b = (draw_prompts(pair, ["a disc", "a square"], 0) for pair in pairs)
+    assert torch.equal(a, b)
 
 
 def test_tokens_alone_may_be_stored(tiny_text: Config, trained: Path, tmp_path: Path) -> None:

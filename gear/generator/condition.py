@@ -64,8 +64,9 @@ class CaptionEmbedding(nn.Module):
         self.cap_proj = Projection(text_width, width)
         self.register_buffer("null", torch.zeros(1, text_width))
 
-    def unconditional(self, batch: int, rows: int) -> Prompts:
-        """`batch` times no caption, in `rows` rows."""
+    def unconditional(self, batch: int, rows: int | None = None) -> Prompts:
+        """`batch` times no caption, in `rows` rows; by default in as few as it has, or all if padding lies behind."""
+        rows = rows or (1 if self.text.padding == "left" else self.text.tokens)
         states = torch.zeros(batch, rows, self.text_width, dtype=self.null.dtype, device=self.null.device)
         valid = torch.zeros(batch, rows, dtype=torch.bool, device=self.null.device)
         if self.text.padding == "left":

@@ -183,6 +183,12 @@ class Generator(
         """The label of the null class, the one after the last; 0 where captions take the place of classes."""
         return self.classes
 
+    def nothing(self, batch: int) -> Int[Tensor, "B"] | Prompts:
+        """The unconditional input, `batch` times: the null class, or no caption."""
+        if isinstance(self.cls_embedding, CaptionEmbedding):
+            return self.cls_embedding.unconditional(batch)
+        return torch.full((batch,), self.null_label, device=self.embedding.device)
+
     def forward(
         self,
         tokens: Int[Tensor, "B M"] | Float[Tensor, "B M D"],

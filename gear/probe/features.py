@@ -4,10 +4,10 @@ Everything is in evaluation mode and float32. B images of a batch, n in all, N =
 
 The tokenizer is read where it quantizes: before it the latents z that A compares with the codewords (of unit length
 for VQ), after it the codewords c_q. The generator is read layer by layer, 0 being the output of its embedding, on the
-images' own tokens (teacher forcing) and with the null class, so that no state is told what the tokens do not say. Row i
-of its states, which has seen tokens 0 .. i-1 and predicts token i, is set beside patch i as the alignment does
-(`Generator.first_aligned`, `gear.losses.alignment`): at align = "same" patch i meets row i+1, and the last patch, whose
-state does not exist in teacher forcing, is left out for every network.
+images' own tokens (teacher forcing) and with the null class or no caption, so that no state is told what the tokens do
+not say. Row i of its states, which has seen tokens 0 .. i-1 and predicts token i, is set beside patch i as the
+alignment does (`Generator.first_aligned`, `gear.losses.alignment`): at align = "same" patch i meets row i+1, and the
+last patch, whose state does not exist in teacher forcing, is left out for every network.
 """
 
 from collections import defaultdict
@@ -110,13 +110,14 @@ def states(generator: Generator, q: Int[Tensor, "B N"]) -> Iterator[Float[Tensor
     """The rows of `Generator.forward` below each block and after the last: raw, before any norm or projector. The head
     does not run."""
     generator.eval()
-    labels = torch.full((len(q),), generator.null_label, device=q.device)
-    x = torch.cat([generator.cls_embedding(labels), generator.tok_embeddings(q[:, :-1])], dim=1)
-    rotary = generator.rotary(0, x.shape[1])
-    yield x
+    c = generator.nothing(len(q))
+    x = torch.cat([generator.cls_embedding(c), generator.tok_embeddings(q[:, :-1])], dim=1)
+    text = x.shape[1] - q.shape[1]  # rows before the one that predicts the first token
+    rotary, sight = generator.rotary(generator.condition_rows - 1 - text, x.shape[1]), generator.sight(c, x.shape[1])
+    yield x[:, text:]
     for block in generator.layers:
-        x = block(x, rotary)
-        yield x
+        x = block(x, rotary, None, sight)
+        yield x[:, text:]
 
 
 def draw_positions(n: int, N: int, M: int, seed: int) -> Int64[Tensor, "m"]:

@@ -47,7 +47,8 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """
     path: where it was read from. step: updates made so far. config: of the run that wrote it.
-    classes: the names of its class labels. tensors: all of them, on the CPU.
+    classes: the names of its class labels. tensors: all of them, on the CPU. grid: of the generator's tokens, where it
+    is said and no resolution is.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Checkpoint:
     config: Config
     classes: tuple[str, ...]
     tensors: Mapping[str, Tensor]
+    grid: tuple[int, int] | None = None
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors under `name.`, without it; empty where the run had no such part."""
