@@ -115,6 +115,10 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
     def from_settings(cls, settings: dict[str, Any]) -> Any:
         raise NotImplementedError
 
+    def usage(self) -> str:
+        """Further lines of Python on the card, after `model` was loaded; "" for none."""
+        return ""
+
     def hub_tags(self) -> dict[str, Any]:
         """Entries of the card's header that this model has and others of its class have not."""
         return {}
@@ -207,6 +211,7 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             "title": f"{kind} of gear",
             "about": (type(self).__doc__ or "").split("\n\n")[0].strip(),
             "training": "",
+            "usage": self.usage(),
             "source": "folder or hub id",
             "parameters": f"{sum(p.numel() for p in self.parameters()):,}",
             "settings": rows(self.settings()),

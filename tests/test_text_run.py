@@ -1,6 +1,7 @@
 """Runs whose condition is a caption: every stage, resumed, streamed, mixed, on stored codes; and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,19 @@ def test_an_export_draws_what_the_run_draws(trained_text: Path, tmp_path: Path) 
     assert pairs[1].checkpoint.config.data.resolution == 32
     a, b = (draw_prompts(pair, ["a disc", "a square"], 0) for pair in pairs)
     assert torch.equal(a, b)
+
+
+def test_what_the_card_of_an_export_says_works(
+    trained_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("tokenizer", "generator"):
+        export(trained_text, Path(part), "hub", part)
+    (code,) = re.findall(r"```python\n(.*?)```", Path("generator/README.md").read_text(), re.S)
+    code = code.replace("that of its training", "tokenizer")
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["images"].shape == (3, 3, 32, 32)
 
 
 def test_tokens_alone_may_be_stored(tiny_text: Config, trained: Path, tmp_path: Path) -> None:

@@ -24,6 +24,16 @@ from gear.noise import Dropout
 from gear.prompts import Prompts
 from gear.sharing import Shared
 
+ASKING = """
+import torch
+
+from gear import Tokenizer, generate, text
+
+encoder = text.load(model.config.text, torch.device("cpu"), "float32")
+prompts = encoder(["a red heart", "a cat"])
+rows = torch.tensor([0, 0, 1])  # which prompt each image is of
+q = generate(model, rows, prompts=prompts, seed=0, cfg_scale=3.0)
+images = Tokenizer.from_pretrained("that of its training").decode(q)  # in [-1, 1]"""
 MOST = 1 << 20  # tokens of an image, of which a file may say how many there are
 
 
@@ -124,6 +134,9 @@ class Generator(
         names = list(self.class_names)
         text = {} if self.text_width is None else {"text_width": self.text_width}
         return {"config": plain(self.config), **sizes, "target_dims": self.target_dims, "class_names": names, **text}
+
+    def usage(self) -> str:
+        return "" if self.text_width is None else ASKING
 
     def hub_tags(self) -> dict[str, Any]:
         if self.text_width is None:

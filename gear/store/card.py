@@ -17,7 +17,8 @@ CARD = """---
 from gear import {{ kind }}
 
 model = {{ kind }}.from_pretrained("{{ source }}")
-```
+{% if usage %}{{ usage }}
+{% endif %}```
 
 | | |
 |---|---|
