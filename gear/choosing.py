@@ -1,5 +1,6 @@
 """From what stands on the command line to a configuration: a recipe's name or a JSON file, then fields to change."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -14,6 +15,13 @@ from rich.table import Table
 from gear.config import Config, ConfigError, Part, Target
 
 RUNS = Path("runs")
+# What no field's help says. Each line as tyro prints it: one that began with a letter would join the one before.
+SHORT = """\
+- `--target NAME` takes another encoder, given again one more;
+  `--target.layer N` is of the one named last.
+- `--mix FOLDER=WEIGHT`, of a run with captions, adds a folder to data.path:
+  WEIGHT of its images, without a number 1, for each one of data.path. It fills
+  data.mixture, and may be given again."""
 T = TypeVar("T", bound=Any)  # a dataclass with a `config`
 
 
@@ -37,9 +45,7 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: gear {command} RECIPE [--field value ...]\n       gear {command} RUN/config.json\n\n{about}\n")
         show_recipes()
-        print(f"\ngear {command} RECIPE --help lists every field. --target NAME takes another encoder,")
-        print("given again one more, and --target.layer N is of the one named last. --mix FOLDER=0.5 draws,")
-        print("for each image with a caption, half of one from another folder.")
+        print(f"\ngear {command} RECIPE --help lists every field. In short:\n{SHORT}")
         return None
     name, file = args[0], Path(args[0])
     if name in RECIPES:
@@ -93,7 +99,7 @@ def fields(command: str, start: Start, args: Sequence[str], default: T) -> T:
     return tyro.cli(
         type(default),
         prog=f"gear {command} {name}",
-        description=start.about,
+        description=f"{start.about}\n{SHORT}",
         default=replace(default, config=config),
         args=given,
         config=(tyro.conf.AvoidSubcommands,),
@@ -121,19 +127,26 @@ def in_full(given: Iterable[str]) -> tuple[list[str], int]:
 
 def mixed(given: Iterable[str]) -> tuple[list[str], tuple[Part, ...]]:
     """What is left without each `--mix FOLDER=WEIGHT`, and those; without a weight it is 1. Raises `ConfigError`."""
-    left, parts, options = [], [], iter(given)
-    for option in options:
+    left, parts, options = [], [], deque(given)
+    while options:
+        option = options.popleft()
         name, equals, value = option.partition("=")
         if name != "--mix":
             left.append(option)
             continue
-        path, weighed, weight = (value if equals else next(options, "")).rpartition("=")
+        if not equals and options and not options[0].startswith("--"):
+            value = options.popleft()
+            if options and not options[0].startswith("-"):
+                raise ConfigError(f"--mix {value} {options[0]}: write FOLDER=WEIGHT, --mix {value}={options[0]}.")
+        path, weighed, weight = value.rpartition("=")
         try:
             parts.append(Part(path, float(weight)) if weighed else Part(weight))
         except ValueError:
             raise ConfigError(
                 f"--mix must be FOLDER or FOLDER=WEIGHT, as more=0.5; the weight is {weight!r}."
             ) from None
+        if not parts[-1].path:
+            raise ConfigError("--mix must be followed by FOLDER=WEIGHT, as more=0.5; no folder came.")
     return left, tuple(parts)
 
 

@@ -233,7 +233,7 @@ class Part:
 class Data:
     path: str = "builtin"  # "builtin" (emoji), "cifar10", "emoji"; folder of classes, images, tars; .csv, .jsonl, .json
     resolution: int = 256  # pixels along a side
-    mixture: tuple[Part, ...] = ()  # further sets with captions, drawn from by weight
+    mixture: tuple[Part, ...] = ()  # sets with captions drawn from beside path: --mix FOLDER=WEIGHT each, 1 unless said
     crop: Literal["center", "random"] = "center"  # of the square; random: decoded at each visit (ImageNet)
     prepare: bool = True  # decode center crops once and keep them; off for what is larger than the disk (GPIC)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"  # of the short-side resize; appendix C
