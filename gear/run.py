@@ -203,7 +203,7 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
         console.print(fed.left_out, style="yellow", highlight=False, markup=False)
     if build.captioned(config) and flips(config):
         console.print(
-            'Half of the images are flipped, and their captions are not: "left" will be drawn right.', style="yellow"
+            'Half of the images are flipped, and their captions are not: "left" is drawn on the right.', style="yellow"
         )
     if ranks.rank() == 0:
         with replacing(run / CONFIG) as temporary:
