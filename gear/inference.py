@@ -21,10 +21,11 @@ from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
-from gear.generator.sampling import class_labels, generate
+from gear.generator.sampling import Options, class_labels, generate
 from gear.progress import bars
 from gear.run import Pair
 from gear.text import TextEncoder
+from gear.text.wording import check
 from gear.train.batches import to_float, to_uint8
 from gear.train.state import NAME
 
@@ -79,10 +80,12 @@ def draw_prompts(
     """An image of each text, of which several may be equal; image i depends on (seed, image_ids[i]), its text, the
     negative one and the options alone, and not on the others.
 
-    image_ids: None: 0 .. n-1. negative: what guidance leads away from. options: `generate`'s. Says once how many tokens
-    of too long texts are cut. Raises ValueError for a pair that draws classes and for a text without words.
+    image_ids: None: 0 .. n-1. negative: what guidance leads away from; without words, nothing. options: `generate`'s.
+    Says once what of the texts the encoder does not read. Raises ValueError for a pair that draws classes and for a
+    text without words.
     """
-    check_prompts(pair, list(dict.fromkeys(texts)), negative)
+    guided = Options(options.get("cfg_scale", 1.0), options.get("cfg_interval")).guided
+    check_prompts(pair, list(dict.fromkeys(texts)), negative, guided)
     with bars() as progress:
         bar = progress.add_task("sampling", total=None, note="")
 
@@ -125,27 +128,9 @@ def paint(
     return torch.cat(images)
 
 
-def check_prompts(pair: Pair, texts: Sequence[str], negative: str | None = None) -> None:
-    """Before the long work. Says how many tokens of too long texts are cut. Raises ValueError for none, for one without
-    words, and for a pair that draws classes."""
-    encoder = require_texts(pair)[1]
-    if not texts:
-        raise ValueError("give at least one prompt.")
-    lengths, nothing = encoder.lengths(texts), encoder.lengths([""])[0]
-    for i, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-        if not text.strip() or length <= nothing:
-            raise ValueError(
-                f"prompt {i + 1} of {len(texts)} has no words ({text[:40]!r}): say what to draw; any prompt with "
-                "--cfg-scale 0 draws as if there were none."
-            )
-    given = [*texts, negative] if negative else texts
-    lengths += encoder.lengths([negative]) if negative else []
-    cut = {text: length for text, length in zip(given, lengths, strict=True) if length > encoder.tokens}
-    if cut:
-        text = max(cut, key=lambda text: cut[text])
-        shown = text if len(text) <= 60 else f"{text[:60]}..."
-        told = f"the longest is cut to {encoder.tokens} of its {cut[text]} tokens: {shown!r}"
-        log.warning("warning: too long are %d of %d prompts; %s.", len(cut), len(set(given)), told)
+def check_prompts(pair: Pair, texts: Sequence[str], negative: str | None = None, guided: bool = True) -> None:
+    """Before the long work: `gear.text.wording.check`. Raises ValueError also for a pair that draws classes."""
+    check(require_texts(pair)[1], texts, negative, guided)
 
 
 def draws_texts(pair: Pair) -> bool:
@@ -166,13 +151,12 @@ def require_texts(pair: Pair) -> tuple[Generator, TextEncoder]:
     return generator, encoder
 
 
-def require_classes(pair: Pair) -> Generator:
-    """Raises ValueError where the generator draws texts, or there is none."""
+def require_classes(pair: Pair, instead: str | None = None) -> Generator:
+    """Raises ValueError where the generator draws texts, or there is none. instead: what to do then, by default what
+    `gear sample` takes."""
     if draws_texts(pair):
-        raise ValueError(
-            f"{called(pair)} draws what a text says, and no classes: give --prompts FILE, or as in "
-            f'`gear sample {called(pair)} --prompt "a red apple"`.'
-        )
+        sample = f'give --prompts FILE, or as in `gear sample {called(pair)} --prompt "a red apple"`'
+        raise ValueError(f"{called(pair)} draws what a text says, and no classes: {instead or sample}.")
     return require_generator(pair)
 
 

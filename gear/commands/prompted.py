@@ -48,8 +48,8 @@ class Artist:
         return replace(self, options={**self.options, "cfg_scale": scale})
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raises ValueError for one without words; says what is cut."""
-        check_prompts(self.pair, texts, self.negative)
+        """Raises ValueError for one without words; says what is not read, and of a negative one that does nothing."""
+        check_prompts(self.pair, texts, self.negative, Options(**self.options).guided)
 
     def about(self) -> dict[str, Any]:
         """What the images depend on beside the prompts; the batch only where it may round differently."""

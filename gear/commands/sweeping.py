@@ -65,7 +65,7 @@ def sweep_prompts(
     """For each benchmark a folder with one of each scale in it, and results.json of all its points, written after each
     scale. Returns the folders, on every rank."""
     for benchmark in benchmarks:
-        artist.check(benchmark.texts())
+        artist.at(max(scales)).check(benchmark.texts())
     folders = []
     for benchmark in benchmarks:
         folder = artist.folder(f"sweep-{benchmark.name}", but="cfg_scale") if out is None else out / benchmark.name

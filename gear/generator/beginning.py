@@ -118,7 +118,9 @@ def reader(generator: Generator, prompts: Prompts | None, negative: Prompts | No
             raise ValueError("this generator draws classes and reads no prompts: give labels alone.")
         return None
     if prompts is None:
-        raise ValueError("this generator draws what a text says: give prompts, from its text encoder.")
+        raise ValueError(
+            "this generator draws what a text says: give prompts, which its text encoder (gear.text.load) makes."
+        )
     nothing = negative or condition.unconditional(1, generator.condition_rows)
     if len(nothing) != 1:
         raise ValueError(f"negative must be one prompt; there are {len(nothing)}.")

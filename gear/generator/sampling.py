@@ -98,6 +98,14 @@ def check_labels(labels: Int[Tensor, "n"], classes: int) -> None:
         raise ValueError(f"a class label must be from 0 to {classes - 1}; {int(wrong[0])} was asked for.")
 
 
+def check_rows(labels: Int[Tensor, "n"], prompts: int) -> None:
+    """As `check_labels`, of rows of prompts."""
+    wrong = labels[(labels < 0) | (labels >= prompts)]
+    if len(wrong):
+        there = "is 1 row, number 0" if prompts == 1 else f"are {prompts} rows, 0 to {prompts - 1}"
+        raise ValueError(f"row {int(wrong[0])} of prompts was asked for; there {there}.")
+
+
 @dataclass(frozen=True)
 class Options:
     """How tokens are drawn. The defaults draw from the model's own distribution, without guidance.
@@ -123,6 +131,12 @@ class Options:
         ):
             if not ok:
                 raise ValueError(f"{name} must be {needed}; it is {getattr(self, name)}.")
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance acts on any token."""
+        a, b = self.cfg_interval or (0, 1)
+        return self.cfg_scale != 1 and a < b
 
 
 @torch.no_grad()
@@ -159,7 +173,10 @@ def generate(
         raise ValueError(f"batch must be at least 1; it is {batch}.")
     options = Options(cfg_scale, cfg_interval, temperature, top_k, top_p)
     reading = reader(generator, prompts, negative)
-    check_labels(labels, generator.null_label if prompts is None else len(prompts))
+    if prompts is None:
+        check_labels(labels, generator.null_label)
+    else:
+        check_rows(labels, len(prompts))
     ids = range(len(labels)) if image_ids is None else image_ids
     if len(ids) != len(labels):
         raise ValueError(f"image_ids must number each of the {len(labels)} labels; there are {len(ids)}.")
@@ -215,7 +232,7 @@ def run_lanes(
     """One pass: N token steps for b rows. Under guidance, rows b .. 2b are unconditional, up to the interval's end."""
     b, steps = noise.shape
     first, end = options.cfg_interval or (0, steps)
-    if options.cfg_scale == 1 or first == end:
+    if not options.guided:
         end = 0
     rows = begin(labels, end > 0)
     logits = rows.logits

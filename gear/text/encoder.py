@@ -91,6 +91,14 @@ class TextEncoder(nn.Module):
         """The tokens that each caption has, special ones included, before it is cut to `tokens`."""
         return [len(ids) for ids in self._ids(texts, cut=False)]
 
+    def known(self, texts: Sequence[str]) -> list[int]:
+        """Of the tokens that each caption has once it is cut, how many say something: neither special ones, such as
+        [UNK] for what the tokenizer does not know, nor blanks. With tokens of bytes nothing is unknown."""
+        read = self._ids(texts)
+        mute = {*self.tokenizer.all_special_ids, *self._nothing}
+        mute |= {i for i in set().union(*read) - mute if not self.tokenizer.decode([i]).strip()}
+        return [sum(i not in mute for i in ids) for ids in read]
+
     @property
     def _device(self) -> torch.device:
         return next(self.net.parameters()).device

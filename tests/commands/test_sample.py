@@ -75,11 +75,38 @@ def test_guidance_leads_away_from_the_negative_text(pair: Pair) -> None:
 def test_what_is_cut_is_said_once(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gear"):
         inference.draw_prompts(pair, [LONG] * 3 + ["a cat"], 0)
-    said = f"warning: too long are 1 of 2 prompts; the longest is cut to 8 of its 32 tokens: {LONG[:60] + '...'!r}."
+    said = f"warning: 1 of 2 prompts is too long: it is cut to 8 of its 32 tokens: {LONG[:60] + '...'!r}."
     assert [record.getMessage() for record in caplog.records] == [said]
     caplog.clear()
     inference.check_prompts(pair, [LONG, LONG + " cat"], negative=LONG)
-    assert "too long are 2 of 2 prompts; the longest is cut to 8 of its 33 tokens" in caplog.text
+    assert "2 of 2 prompts are too long: the longest is cut to 8 of its 33 tokens" in caplog.text
+
+
+def test_words_that_the_encoder_does_not_know_are_said(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """All of them are the same text to it. Those behind the cut do not count."""
+    late = "zebra " * 7 + "cat"
+    with caplog.at_level(logging.WARNING, "gear"):
+        inference.draw_prompts(pair, ["a cat", "❤️", "❤️", "a ❤️"], 0)
+        inference.draw_prompts(pair, ["a cat", "❤️", "zebra"], 0, negative="🍎", cfg_scale=2.0)
+        inference.check_prompts(pair, [late])
+    said = [record.getMessage() for record in caplog.records]
+    one = "warning: 1 of 3 prompts has no word that the text encoder knows: '❤️'; say it in words."
+    several = "warning: 3 of 4 prompts have no word that the text encoder knows: the first is '❤️'; say it in words."
+    assert said[:2] == [one, several]
+    assert said[2].startswith("warning: 1 of 1 prompts has no word")
+    assert "is too long" in said[3]
+
+
+def test_a_negative_text_that_does_nothing_is_said(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    idle = "warning: the negative prompt does nothing without guidance: give a --cfg-scale other than 1."
+    with caplog.at_level(logging.WARNING, "gear"):
+        for options in ({"cfg_scale": 1.0}, {}, {"cfg_scale": 2.0, "cfg_interval": (3, 3)}):
+            inference.draw_prompts(pair, ["a cat"], 0, negative="blue", **options)
+            assert [record.getMessage() for record in caplog.records] == [idle]
+            caplog.clear()
+        inference.draw_prompts(pair, ["a cat"], 0, negative="blue", cfg_scale=2.0)
+        inference.draw_prompts(pair, ["a cat"], 0, negative=" ")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n", "\u200b"])

@@ -400,11 +400,12 @@ def test_a_negative_prompt_takes_the_place_of_none(talking):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": None}, "give prompts"),
+        ({"prompts": None}, r"give prompts, which its text encoder \(gear\.text\.load\) makes"),
         ({"prompts": Prompts(torch.zeros(1, T, 4), torch.ones(1, T, dtype=torch.bool))}, "have 4 channels.* of 10"),
         ({"prompts": Prompts(torch.zeros(1, 9, C), torch.ones(1, 9, dtype=torch.bool))}, "have 9 rows.*at most 6"),
         ({"negative": captions(1, 2)}, "must be one prompt; there are 2"),
-        ({"labels": torch.tensor([1])}, "from 0 to 0"),
+        ({"labels": torch.tensor([1])}, "row 1 of prompts was asked for; there is 1 row, number 0"),
+        ({"labels": torch.tensor([0, -1]), "prompts": captions(3, 2)}, "row -1 of prompts .* there are 2 rows, 0 to 1"),
     ],
 )
 def test_a_wrong_prompt_is_named(talking, changes, message):

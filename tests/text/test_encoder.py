@@ -209,6 +209,18 @@ def test_no_caption_at_all(folders: dict[str, Path]) -> None:
     assert found.lengths([]) == []
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama", "clip", "t5"])
+def test_tokens_that_say_something(kind: str, folders: dict[str, Path]) -> None:
+    """Neither special ones nor blanks; with tokens of words, none that is unknown; as far as they are read."""
+    found = encoder(folders[kind])
+    if kind == "bert":
+        assert found.known(["", "a fox", "\N{RED APPLE}", "a \N{RED APPLE}", "zebra " * T + "fox"]) == [0, 2, 0, 1, 0]
+    else:
+        least = T - sum(map(len, found._ids([""])))
+        assert found.known(["", "a  fox", "\N{RED APPLE}", "a" * 99]) == [0, 4, 4, least]
+    assert found.known([]) == []
+
+
 def test_cleaning() -> None:
     assert cleaned("a\x00b\x1b[0m\x7f\x85") == "a b [0m \x85"
     assert cleaned("left\ud800right\udfff") == "left\ufffdright\ufffd"
