@@ -22,6 +22,10 @@ from gear.data.strings import Strings
 from gear.data.tar_headers import compressed
 
 TAR = re.compile(r"\.(tar|tar\.(gz|bz2|xz|zst)|tgz)$", re.IGNORECASE)
+PATTERN = re.compile(r"[*?\[{]")  # of a shell or of webdataset
+ANNOTATIONS = "annotations"  # COCO's folder of lists
+LIST = re.compile("caption|metadata", re.IGNORECASE)  # in the name of a list; metadata.jsonl is that of Hugging Face
+SHOWN = 2  # lists in a sentence
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 log = logging.getLogger("gear")
@@ -46,6 +50,11 @@ def scan(path: Path, classes: str = "folders", progress: bool = True, captioned:
             f"{path} lists captions, and this run has classes: set generator.text, or give a folder of images."
         )
     if not folder.exists():
+        if PATTERN.search(str(path)):
+            raise DataError(
+                f"There is no folder {path}, and patterns are not read: give data.path the folder that holds the tars "
+                f"or images, such as {_before_pattern(path)}."
+            )
         raise DataError(
             f'There is no folder {path}. data.path must be "builtin", "cifar10" or a folder of images; where captions '
             'say what is drawn, "emoji", a .csv, a .jsonl or COCO\'s .json, too.'
@@ -83,10 +92,15 @@ def _captioned(path: Path, walk: "_Walk") -> Listing:
     beside = [texts.get(name.rpartition(".")[0]) for name in walk.found]
     names = tuple(name for name, text in zip(walk.found, beside, strict=True) if text is not None)
     if walk.found and not names:
-        raise DataError(
-            f"{path} has {len(walk.found)} images and a caption for none: put a .txt beside each, of the same name, or "
-            "give data.path a .csv or .jsonl with paths and captions, or COCO's captions_....json."
+        lists = _lists(walk.root)
+        shown = " or ".join(map(str, lists[:SHOWN])) + (f", or another of {len(lists)}" if len(lists) > SHOWN else "")
+        cure = (
+            f"give data.path the list of captions itself, {shown}."
+            if lists
+            else "put a .txt beside each, of the same name, or give data.path a .csv or .jsonl with paths and "
+            "captions, or COCO's captions_....json."
         )
+        raise DataError(f"{path} has {len(walk.found)} images and a caption for none: {cure}")
     problems = [(MISSING, name) for name, text in zip(walk.found, beside, strict=True) if text is None]
     return Listing(
         folder=walk.root,
@@ -97,6 +111,18 @@ def _captioned(path: Path, walk: "_Walk") -> Listing:
         others=dict(walk.others),
         captions=Beside(walk.root, Strings.of(text for text in beside if text is not None)),
     )
+
+
+def _lists(root: Path) -> list[Path]:
+    """Files that may list the captions of the images in a folder: in it, or where COCO has them."""
+    places = (root, root / ANNOTATIONS, root.parent / ANNOTATIONS)
+    files = [file for place in places if place.is_dir() for file in sorted(place.iterdir())]
+    return [file for file in files if file.suffix.lower() in tables.SUFFIXES and LIST.search(file.stem)]
+
+
+def _before_pattern(path: Path) -> Path:
+    """The folder down to which a path has no pattern."""
+    return next(parent for parent in path.parents if not PATTERN.search(str(parent)))
 
 
 def _tarred(path: Path, walk: "_Walk", classes: str, progress: bool, captioned: bool) -> Listing:

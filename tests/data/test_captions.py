@@ -2,6 +2,7 @@
 
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +145,27 @@ def test_nothing_with_a_caption(captioned, write, picture, tmp_path):
         scan(tmp_path / "tars", captioned=True)
     with pytest.raises(DataError, match="cifar10 has classes and no captions"):
         load("cifar10", R, captioned=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "lists", "said"),
+    [
+        ("coco", ["coco/captions.json"], "{0}/coco/captions.json."),
+        ("coco", ["coco/annotations/captions_train2017.json", "coco/b.json"], "{0}/coco/annotations/captions_train"),
+        ("coco/images", ["coco/annotations/captions_images.json"], "{0}/coco/annotations/captions_images.json."),
+        ("coco", ["coco/a_captions.csv", "coco/metadata.jsonl"], "{0}/coco/a_captions.csv or {0}/coco/metadata.jsonl."),
+        ("coco", [f"coco/captions{i}.json" for i in range(3)], "captions1.json, or another of 3."),
+        ("coco", ["coco/instances.json", "coco/captions.md"], ": put a .txt beside each"),
+    ],
+)
+def test_a_list_beside_images_is_named(given: str, lists: list[str], said: str, captioned, tmp_path: Path) -> None:
+    captioned.pictures(tmp_path / "coco" / "images")
+    for name in lists:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(DataError, match="and a caption for none") as error:
+        scan(tmp_path / given, captioned=True)
+    assert said.format(tmp_path) in str(error.value)
 
 
 def test_a_truncated_shard_gives_what_is_whole(captioned, tmp_path):

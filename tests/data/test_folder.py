@@ -88,6 +88,11 @@ def test_parts_of_a_data_set_are_not_classes(tmp_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(DataError, match=r'There is no folder .*absent.* "builtin", "cifar10" or a folder'):
         scan(tmp_path / "absent")
+    for pattern in ("{00000..00001}.tar", "*.tar", "part-?/0.tar", "[ab]/x/y"):
+        with pytest.raises(
+            DataError, match=rf"patterns are not read: give .* the folder .*, such as {tmp_path}/tars\.$"
+        ):
+            scan(tmp_path / "tars" / pattern)
     (tmp_path / "data.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"is a file; .* unpacked first"):
         scan(tmp_path / "data.zip")
