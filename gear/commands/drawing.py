@@ -127,14 +127,17 @@ def opened(
     resolution: int | None = None,
     interpolation: Interpolation = "bicubic",
     seed: int = 0,
+    of_texts: str | None = None,
     **options: Any,
 ) -> ImageSource:
     """n samples of the model called `where`, or at most n images at a place that `images.opened` knows.
 
-    options: of `generate`, given only for a model. Raises ValueError for options that images do not have.
+    of_texts: what to do with a model that draws texts, for its refusal. options: of `generate`, given only for a model.
+    Raises ValueError for a model that draws texts, and for options that images do not have.
     """
     if is_model(where) and where not in SETS:
         pair = load(where, device, tokenizer=tokenizer, resolution=resolution)
+        require_classes(pair, of_texts)
         return Drawn(pair, n, seed, **options)
     if given := [name for name, value in {**options, "tokenizer": tokenizer}.items() if value is not None]:
         raise ValueError(f"{where} holds images, not a model: {', '.join(given)} cannot be given for it.")

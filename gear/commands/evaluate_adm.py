@@ -5,6 +5,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+OF_TEXTS = "ADM is of class runs, so measure this one with `gear evaluate coco` or `gpic`, and --prompts FILE"
+
 
 def adm(
     source: Positional[str],
@@ -67,7 +69,7 @@ def adm(
     }
     asked = Asked(
         *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
-        *(intervals, batch, device),
+        *(intervals, batch, device, OF_TEXTS),
         options={name: value for name, value in given.items() if value is not None},
     )
     with judging(asked) as judge:

@@ -42,7 +42,7 @@ def coco(
         n: Only the first n images.
         seed: Of the images that a run draws, and of the intervals.
         cfg_scale: Of guidance, with which a run draws, or images were drawn.
-        negative: A text that guidance leads away from.
+        negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of the resize of images and reference.

@@ -47,7 +47,7 @@ def dpg(
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
-        negative: A text that guidance leads away from.
+        negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).
         draw_only: Draw the images and judge nothing, for the official script.

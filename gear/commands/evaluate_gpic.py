@@ -38,7 +38,7 @@ def gpic(
         seed: Of the images among which neighbours are sought, of MMD's subsets, the interval, and a run's samples.
         tokenizer: For a source that holds a generator only.
         cfg_scale: Of a run's samples.
-        negative: A text that guidance leads away from.
+        negative: A text that guidance leads away from, in place of no text; "" is no text.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
         positions: How DINOv2's table of positions is resampled: as torch.hub's network does, or as timm does.
@@ -58,6 +58,7 @@ def gpic(
     results.require_seed(seed)
     on = distributed.own_device(build.device(Config(device=device)))
     where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
+    where |= {"of_texts": "give --prompts FILE, an image each is drawn"}
     where |= {} if cfg_scale is None else {"cfg_scale": cfg_scale}
     with distributed.joined(on):
         with distributed.first_here():

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 SCALES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # of classes
 SCALES_OF_TEXTS = (1.0, 1.75, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0)  # Table 19
+OF_TEXTS = "give --geneval FILE, or --dpg FOLDER and --questions FILE, in place of --reference"
 
 
 def sweep(
@@ -63,7 +64,7 @@ def sweep(
         temperature: Of the softmax. This and the next two by default as the run has them.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
-        negative: A text that guidance leads away from.
+        negative: A text that guidance leads away from, in place of no text; "" is no text.
         detector: GenEval's judge, as `gear evaluate geneval` says; so is the next.
         clip: Which tells colours.
         judge: DPG-Bench's, as `gear evaluate dpg` says.
@@ -107,7 +108,7 @@ def sweep(
 
     adm = Asked(
         *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
-        *(intervals, batch, device),
+        *(intervals, batch, device, OF_TEXTS),
         options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
     )
     with judging(adm) as measuring:

@@ -23,7 +23,7 @@ from gear.train import distributed
 class Asked:
     """The arguments of the commands, of which `gear evaluate adm --help` says what they mean.
 
-    options: of `generate`, those that were given.
+    options: of `generate`, those that were given. of_texts: what to do with a run that draws texts.
     """
 
     source: str
@@ -38,6 +38,7 @@ class Asked:
     intervals: bool | None
     batch: int | None
     device: str
+    of_texts: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,10 +97,11 @@ def judging(asked: Asked) -> Iterator[Judge]:
     results.require_seed(asked.seed)
     on = distributed.own_device(build.device(Config(device=asked.device)))
     where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "interpolation": asked.interpolation}
+    where |= {"device": str(on), "of_texts": asked.of_texts}
     with distributed.joined(on):
         detector = inception.opened().to(on)
         with distributed.first_here():  # a data set may have to be prepared
-            samples = drawing.opened(asked.source, asked.n, seed=asked.seed, device=str(on), **where, **asked.options)
+            samples = drawing.opened(asked.source, asked.n, seed=asked.seed, **where, **asked.options)
             against = references.opened(
                 asked.reference,
                 samples.resolution,

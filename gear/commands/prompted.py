@@ -20,6 +20,7 @@ from gear.evaluate.results import Model, require_seed
 from gear.generator.sampling import LANES, Options
 from gear.inference import check_prompts, paint, require_texts
 from gear.run import Pair, load
+from gear.text.wording import require_whole
 from gear.train import distributed
 
 IMAGES = "images"  # folder of what was drawn, in that of an evaluation
@@ -106,6 +107,7 @@ def opened(
     ValueError for a model without prompts, and for images with what only a model has.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    require_whole("--negative", [negative or ""])
     if is_model(source):
         if prompts is None:
             raise ValueError(f"{source} is a model: say what it should draw with --prompts, {wanted}.")

@@ -14,7 +14,7 @@ def sample(
     /,
     n: int | None = None,
     classes: tuple[str, ...] = (),
-    prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = (),
     prompts: Path | None = None,
     negative: str | None = None,
     cfg_scale: float | None = None,
@@ -35,17 +35,19 @@ def sample(
         run: Run folder, checkpoint, saved model, or a generator file of LlamaGen or GEAR (then with --tokenizer).
         n: How many images: of classes in all, 64; of texts of each one, 4.
         classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
-        prompt: What to draw, of a text-to-image run; given several times, several texts.
-        prompts: A file of texts: .txt, one a line; .csv, .jsonl, .json, ... with a column prompt, caption or text,
-            such as GenEval's evaluation_metadata.jsonl; or a folder of .txt files, one a text, as DPG-Bench's.
-        negative: A text that guidance leads away from, in place of no text.
+        prompt: What to draw, of a text-to-image run: one text or several.
+        prompts: A file of texts: .txt, of which every line is one; .csv, .jsonl, .json, ... with a column prompt,
+            caption or text, such as GenEval's evaluation_metadata.jsonl; or a folder of .txt files, one a text, as
+            DPG-Bench's. Blank lines and rows are left out.
+        negative: A text that guidance leads away from, in place of no text; "" is no text.
         cfg_scale: Classifier-free guidance, u + s (c - u); 1 is none. This and the next ones by default as the run
             has them (`sampling`).
         cfg_interval: Tokens [a, b) in which guidance acts; none: all.
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
-        seed: The same seed gives the same images, whatever the batch.
+        seed: The same seed gives the same images, whatever the batch. Image j of prompt i has the number n i + j (from
+            0), on which its noise depends: a prompt alone draws other images than behind others.
         save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator; of texts with the text
             above its images, or in captions.jsonl.
         out: File (grid, npz) or folder (png); by default in the run folder.
@@ -56,6 +58,7 @@ def sample(
     from gear import inference
     from gear.commands import prompted, sampling
     from gear.run import load
+    from gear.text.wording import require_whole
 
     given = {
         "cfg_scale": cfg_scale,
@@ -65,11 +68,14 @@ def sample(
         "top_p": top_p,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    texts = [*prompt, *([caption.text for caption in prompted.texts(prompts)] if prompts else [])]
+    typed = [text for several in prompt for text in several]
+    require_whole("--prompt", typed)
+    require_whole("--negative", [negative or ""])
+    texts = [*typed, *([caption.text for caption in prompted.texts(prompts)] if prompts else [])]
     pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
     if inference.draws_texts(pair):
         if classes or not texts:
-            inference.require_classes(pair)
+            inference.require_classes(pair, "leave out --classes" if texts else None)
         print(sampling.sample_prompts(pair, texts, EACH if n is None else n, seed, save, out, negative, **options))
         return
     if texts or negative is not None:

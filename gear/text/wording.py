@@ -14,10 +14,7 @@ def require_whole(name: str, texts: Sequence[str]) -> None:
     """Raises ValueError for halves of characters, which Python makes of an argument that is not UTF-8. name: the
     argument."""
     if bad := [text for text in texts if LONE.search(text)]:
-        raise ValueError(
-            f"{name} {bad[0][:SHOWN]!r} has bytes that are no UTF-8: set the terminal to UTF-8, or give a file of "
-            "prompts saved as UTF-8."
-        )
+        raise ValueError(f"{name} {bad[0][:SHOWN]!r} is not UTF-8: give it from a terminal or script that uses UTF-8.")
 
 
 def check(encoder: TextEncoder, texts: Sequence[str], negative: str | None = None, guided: bool = True) -> None:

@@ -13,9 +13,9 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gear.commands import evaluate_coco, evaluate_dpg, evaluate_geneval, evaluate_sweep, prompted
+from gear.commands import evaluate_adm, evaluate_coco, evaluate_dpg, evaluate_geneval, evaluate_sweep, prompted
 from gear.commands.table import table
-from gear.evaluate import clip_score, coco, dpg_judge, geneval_judge, layouts, results
+from gear.evaluate import clip_score, coco, dpg_judge, geneval_judge, inception, layouts, results
 from gear.evaluate.geneval import Found
 from gear.evaluate.layouts import LayoutError
 from gear.evaluate.pil_resize import pil_resize
@@ -257,6 +257,18 @@ def test_sweeps_that_are_refused(talking: Path, trained: Path, files: Path) -> N
         command(evaluate_sweep.sweep, trained, "--geneval", files / "metadata.jsonl")
     with pytest.raises(ValueError, match="is no model, whose guidance could be changed"):
         command(evaluate_sweep.sweep, files, "--geneval", files / "metadata.jsonl")
+
+
+def test_what_to_measure_a_text_run_with_is_said(talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "opened", lambda: Eyes("inception"))
+    for function, advice in (
+        (evaluate_adm.adm, "ADM is of class runs, so measure this one with `gear evaluate coco` or `gpic`"),
+        (evaluate_sweep.sweep, "give --geneval FILE, or --dpg FOLDER and --questions FILE, in place of --reference"),
+    ):
+        with pytest.raises(ValueError, match=f"draws what a text says, and no classes: {advice}"):
+            command(function, talking, "--reference", files)
+    with pytest.raises(ValueError, match=r"--negative 'caf\\udce9' is not UTF-8"):
+        command(evaluate_geneval.geneval, talking, "--prompts", files / "m.jsonl", "--negative", "caf\udce9")
 
 
 def test_what_is_refused(talking: Path, trained: Path, files: Path) -> None:

@@ -185,11 +185,13 @@ def test_what_is_refused(talking: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a cat\na caf\xe9\n")
     with pytest.raises(PromptError, match=r"a\.txt, line 2 is not UTF-8"):
         command(talking, "--prompts", tmp_path / "a.txt")
-    for given in ((), ("--classes", "disc"), ("--prompt", "a cat", "--classes", "disc")):
+    for given in ((), ("--prompt",), ("--classes", "disc")):
         with pytest.raises(
             ValueError, match=rf'{talking} draws what a text says, .*`gear sample {talking} --prompt "a red'
         ):
             command(talking, *given)
+    with pytest.raises(ValueError, match=rf"{talking} draws what a text says, and no classes: leave out --classes\.$"):
+        command(talking, "--prompt", "a cat", "--classes", "disc")
     for given in (("--prompt", "a cat"), ("--negative", "a cat")):
         with pytest.raises(ValueError, match=rf"draws classes, not texts: `gear sample {trained} --classes disc`"):
             command(trained, *given)
@@ -202,6 +204,21 @@ def test_what_is_refused(talking: Path, trained: Path, tmp_path: Path) -> None:
         command(talking, "--prompts", tmp_path / "many.txt")
     with pytest.raises(ValueError, match="seed must be from 0"):
         command(talking, "--prompt", "a cat", "--seed", -1)
+
+
+@pytest.mark.parametrize("argument", ["--prompt", "--negative"])
+def test_an_argument_that_is_not_utf8_is_refused_before_the_run_is_read(argument: str, tmp_path: Path) -> None:
+    given = {"--prompt": "a cat"} | {argument: b"a caf\xe9".decode(errors="surrogateescape")}
+    with pytest.raises(ValueError, match=rf"^{argument} 'a caf\\udce9' is not UTF-8: give it from a terminal"):
+        command(tmp_path / "nothing", *(part for pair in given.items() for part in pair))
+
+
+def test_several_texts_behind_one_argument(talking: Path, tmp_path: Path) -> None:
+    several = (("--prompt", "a cat", "a dog", "--prompt", "a cup"), ("--prompt", "a cat", "a dog", "a cup"))
+    several += (("--prompt", "a cat", "--prompt", "a dog", "--prompt", "a cup"),)
+    for i, texts in enumerate(several):
+        command(talking, *texts, "--n", 1, "--save", "npz", "--out", tmp_path / f"{i}.npz")
+        assert [caption.text for caption in captions(tmp_path / f"{i}.jsonl")] == ["a cat", "a dog", "a cup"]
 
 
 def test_without_a_place_it_goes_into_the_run(trained: Path, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
