@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 GIB = 2**30
+TRANSFORMERS = 5  # major version, of the extra `text` in pyproject.toml
 IMPORT_TIMEOUT = 120  # seconds for `import torchvision` in a fresh interpreter; it takes 2 to 10 from a cold disk
 
 
@@ -41,6 +42,7 @@ def diagnose(runs: Path | str = "runs") -> list[Finding]:
         "Python": python,
         "torch": torch_version,
         "torchvision": torch_pair,
+        "transformers": transformers,
         "GPU": gpus,
         "CPU": cores,
         "memory": memory,
@@ -113,6 +115,19 @@ def torch_pair() -> list[Finding]:
             "torchvision again, both from the same index (both for CPU or both for CUDA)"
         )
     return [Finding("torchvision", "problem", f"{pair}: {error}", cure)]
+
+
+def transformers() -> list[Finding]:
+    """Of its versions, those that the extra `text` asks for; the library itself, slow to import, is left alone."""
+    needed = "captions (text-to-image), the CLIP score and the judges of prompts need it"
+    try:
+        found = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        return [Finding("transformers", "warn", f"not installed; {needed}", "pip install 'gear[text]'")]
+    if int(found.split(".")[0]) < TRANSFORMERS:
+        cure = "pip install --upgrade 'gear[text]'"
+        return [Finding("transformers", "warn", f"{found}, and {TRANSFORMERS} or newer is needed; {needed}", cure)]
+    return [Finding("transformers", "ok", found)]
 
 
 # ------------------------------------------------------------------------------------------------------- hardware

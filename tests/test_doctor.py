@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +94,26 @@ def test_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.metadata, "version", missing)
     states = {f.name: f.state for f in diagnose()}
     assert states["torch"] == states["torchvision"] == "problem"
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "cure"),
+    [
+        (None, "warn", "pip install 'gear[text]'"),
+        ("4.57.1", "warn", "pip install --upgrade 'gear[text]'"),
+        ("5.0.0rc1", "ok", ""),
+    ],
+)
+def test_transformers(version: str | None, state: str, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def installed(_: str) -> str:
+        if version is None:
+            raise metadata.PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(doctor.metadata, "version", installed)
+    finding = only(doctor.transformers())
+    assert (finding.state, finding.cure) == (state, cure)
+    assert f'"transformers>={doctor.TRANSFORMERS}"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(("major", "state"), [(9, "ok"), (7, "warn")])

@@ -393,8 +393,10 @@ def test_keras_resnet50_becomes_safetensors(registry, monkeypatch):
         (
             "plian",
             None,
-            "nothing called 'plian' to fetch; there are cifar10, emoji, trunk, .*, url. Perhaps you meant plain",
+            r"nothing called 'plian' to fetch\. Perhaps you meant plain; `gear fetch` lists all that there is\.$",
         ),
+        ("xyz", None, r"nothing called 'xyz' to fetch\. `gear fetch` lists all that there is\.$"),
+        ("qwen3-1.7b", None, r"qwen3-1\.7b comes from a model hub, .* `hf download Qwen/Qwen3-1\.7B`\.$"),
         ("plain", "absent.whl", "absent.whl does not exist"),
         ("plain", ".", "is a folder; give the archive itself"),
     ],

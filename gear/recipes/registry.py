@@ -13,6 +13,7 @@ from textwrap import wrap
 from typing import Literal
 
 from gear.config import NAMED, Config, Sampling, flips
+from gear.store.networks import ON_THE_HUB
 
 IMAGENET = "imagenet/train"  # where recipes look for its images
 GPIC = "gpic/train"
@@ -121,7 +122,8 @@ NOTES = {  # what a group leaves out
     18: "Table 18's other rows need no run of their own: Reported and Reproduced are the public files (`gear fetch`), "
     "GEAR is table08-vq-gear, table08-lfq-gear and table08-ibq-gear.",
     1: "Table 1's diffusion models (DiT, SiT, MDT, MDTv2, SiT-REPA, REPA-E) are other methods, without a recipe.",
-    2: "Table 2's first row, JiT-GPIC, is another method, without a recipe.",
+    2: "Table 2's first row, JiT-GPIC, is another method, without a recipe. `gear train NAME --help` says a row's "
+    "scores, FDD among them.",
     3: "Table 3's other systems, PixArt and Chameleon, are without a recipe.",
 }
 WITHOUT = {  # why the paper's other tables have no recipe
@@ -217,6 +219,8 @@ def _documented(name: str, function: Recipe, found: Row | None) -> str:
     for init in (config.tokenizer.init, config.generator.init):
         if init is not None and (command := made_by(init)):
             points += [f"First: `{command}`{_published(init)}."]
+    if config.generator.text is not None:
+        points += [f"Captions: once `pip install 'gear[text]'` and `{_brought(config.generator.text.encoder)}`."]
     if run != name:
         points += [f"The same run as {run}{_sampled(config, run)}: no need to train it again."]
     points += [f"Cost: {_cost(config)}; `gear plan {name}` says the GPU hours and the memory."]
@@ -241,6 +245,11 @@ def _images(config: Config) -> str:
 
 def _published(init: str) -> str:
     return f", or the authors' own: --tokenizer.init {PUBLISHED[init]}" if init in PUBLISHED else ""
+
+
+def _brought(encoder: str) -> str:
+    """The command that brings a text encoder; a hub's model comes by itself, but rather before the run."""
+    return f"hf download {ON_THE_HUB[encoder]}" if encoder in ON_THE_HUB else f"gear fetch {encoder}"
 
 
 def _sampled(config: Config, run: str) -> str:

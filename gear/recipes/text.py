@@ -179,7 +179,7 @@ def folder_text_256() -> Config:
     """Your own captioned images at 256 px, one 24 GB GPU.
 
     A folder with a text beside each image, tars, or a CSV or JSON Lines file. GEAR's published tokenizer, frozen, and
-    a generator of size B that reads 77 tokens of MiniLM: `gear fetch minilm`. For long captions
+    a generator of size B that reads 77 tokens of MiniLM. For long captions
     --generator.text.encoder qwen3-1.7b --generator.text.tokens 300 --batch 16.
     """
     return replace(
@@ -208,7 +208,7 @@ def captioned(config: Config) -> Config:
 def demo_text() -> Config:
     """Text-to-image on the built-in emoji and their names.
 
-    On the tokenizer that GEAR made in the demo, frozen. The text encoder, MiniLM, takes 45 MB: `gear fetch minilm`.
+    On the tokenizer that GEAR made in the demo, frozen. The text encoder, MiniLM, takes 45 MB.
     """
     return replace(demo_text_repa(), tokenizer=replace(demo().tokenizer, init=DEMO))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from gear.store.packages import Package
 
+ON_THE_HUB = {"qwen3-1.7b": "Qwen/Qwen3-1.7B"}  # text encoders, whole repositories, by their short names; Table 17
+
 
 @dataclass(frozen=True)
 class Hub:

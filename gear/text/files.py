@@ -16,12 +16,12 @@ from gear.config import Text
 from gear.store import pretrained
 from gear.store.foreign import first_line
 from gear.store.hub import HubError
+from gear.store.networks import ON_THE_HUB
 from gear.store.packages import sha256
 from gear.store.pretrained import CONFIG, PretrainedError
 from gear.store.torch_file import UnreadableFile, read_safetensors
 
 PACKAGED = ("minilm",)  # of `gear fetch`
-ON_THE_HUB = {"qwen3-1.7b": "Qwen/Qwen3-1.7B"}  # short names; Table 17
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")  # best first
 SETTINGS = "tokenizer_config.json"
 VOCABULARIES = (

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from gear.store import pretrained
-from gear.text.files import ON_THE_HUB, SETTINGS, configuration, explained, refuse_code
+from gear.store.networks import ON_THE_HUB
+from gear.text.files import SETTINGS, configuration, explained, refuse_code
 from gear.text.network import UNUSED, reader
 
 

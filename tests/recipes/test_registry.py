@@ -76,6 +76,14 @@ def test_a_docstring_says_the_cost_and_the_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_a_docstring_says_what_reads_captions(name: str) -> None:
+    text = RECIPES[name]().generator.text
+    said = {"minilm": "gear fetch minilm", "qwen3-1.7b": "hf download Qwen/Qwen3-1.7B"}
+    assert flat(name).count("`pip install 'gear[text]'`") == (text is not None)
+    assert text is None or f"- Captions: once `pip install 'gear[text]'` and `{said[text.encoder]}`." in flat(name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_docstring_is_readable_as_help(name: str) -> None:
     """The command line's help wraps no line, and joins one that begins with a letter to the line before."""
     first, *rest = doc(name).split("\n")
