@@ -149,4 +149,4 @@ def require_alone(source: str, protocol: str, draw_only: bool) -> None:
 def texts(path: Path) -> list[Caption]:
     """The prompts of a file of `captions` (GenEval's metadata is one), or of a folder as DPG-Bench's, each with its
     key. Raises `PromptError`."""
-    return [Caption(key, text) for key, text in dpg(path).items()] if path.is_dir() else captions(path)
+    return [Caption(key, text) for key, text in dpg(path).items()] if path.is_dir() else captions(path, "prompts")

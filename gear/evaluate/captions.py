@@ -3,17 +3,20 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from gear.evaluate.prompts import PromptError, json_lines, read
 
 TEXTS = ("caption", "captions", "prompt", "text", "sentences")  # the column of captions, first found first
 KEYS = ("key", "file_name", "filename", "image_id", "id", "index")  # the column of keys
 FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
+
+log = logging.getLogger("gear")
 
 
 @dataclass(frozen=True)
@@ -26,44 +29,54 @@ class Caption:
     text: str
 
 
-def captions(path: Path) -> list[Caption]:
+def captions(path: Path, what: Literal["captions", "prompts"] = "captions") -> list[Caption]:
     """The captions of a file, in its order; of several with one key the first.
 
     .json: COCO's annotations ({"images", "annotations"}; the key is the image's file name), a list of objects or of
     texts, or an object {key: text}. .jsonl, .csv, .tsv, .parquet: a column named as in `TEXTS`, and as in `KEYS` where
-    there is one; else the number of the row is the key, in six digits. .txt: a caption a line. Raises `PromptError`.
+    there is one; else the number of the row is the key, in six digits. .txt: every line is a caption.
+
+    Blank lines and rows are left out; how many rows is said. what: they are called in messages. Raises `PromptError`.
     """
     readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".txt": _lines}
     if path.suffix.lower() not in FORMATS:
-        raise PromptError(f"{path}: captions are read from {', '.join(FORMATS)}.")
+        raise PromptError(f"{path}: {what} are read from {', '.join(FORMATS)}.")
     if not path.is_file():
-        raise PromptError(f"{path} does not exist; it should hold captions.")
+        raise PromptError(f"{path} does not exist; it should hold {what}.")
     try:
         rows = list(readers.get(path.suffix.lower(), _table)(path))
     except (json.JSONDecodeError, csv.Error) as error:
         raise PromptError(f"{path} cannot be read as {path.suffix}: {error}.") from error
+    read = [_caption(row, i, path) for i, row in enumerate(rows)]
     found: dict[str, str] = {}
-    for i, row in enumerate(rows):
-        caption = _caption(row, i, path)
-        found.setdefault(caption.key, caption.text)
+    for caption in read:
+        if caption is not None:
+            found.setdefault(caption.key, caption.text)
+    blank = read.count(None)
     if not found:
-        raise PromptError(f"{path} holds no captions.")
+        raise PromptError(f"{path} holds no {what}" + (f": its {blank} rows are blank." if blank else "."))
+    if blank:
+        log.warning("warning: %s: %d of %d rows are blank and left out.", path, blank, len(rows))
     return [Caption(key, text) for key, text in found.items()]
 
 
-def _caption(row: Any, i: int, path: Path) -> Caption:
+def _caption(row: Any, i: int, path: Path) -> Caption | None:
+    """None for a blank one."""
     row = {"caption": row} if isinstance(row, str) else row
     if not isinstance(row, Mapping):
         raise PromptError(f"{path}, row {i + 1} must be a text or an object; it is a {type(row).__name__}.")
-    text = next((row[name] for name in TEXTS if row.get(name) is not None), None)
-    if isinstance(text, list | tuple) and text:
-        text = text[0]
-    if not isinstance(text, str) or not text.strip():
+    names = [name for name in TEXTS if name in row]
+    text = next((row[name] for name in names if row[name] is not None), "")
+    if isinstance(text, list | tuple):
+        text = text[0] if text else ""
+    if not names or not isinstance(text, str):
         raise PromptError(
             f"{path}, row {i + 1} has no text under {', '.join(TEXTS)}; it has {', '.join(map(str, row))}."
         )
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise PromptError(f"{path}, row {i + 1} has half of a character ({text[:40]!r}): write the text anew.")
     key = next((row[name] for name in KEYS if row.get(name) not in (None, "")), f"{i:06d}")
-    return Caption(stem(str(key)), text.strip())
+    return Caption(stem(str(key)), text.strip()) if text.strip() else None
 
 
 def stem(name: str) -> str:
@@ -103,9 +116,21 @@ def _lines(path: Path) -> list[Any]:
 
 
 def _table(path: Path) -> Iterator[Any]:
-    yield from csv.DictReader(
-        io.StringIO(read(path), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
-    )
+    """Raises `PromptError` for a first row without names, and for a row that is cut at a comma."""
+    rows = csv.DictReader(io.StringIO(read(path), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    names = rows.fieldnames or ()
+    if names and not set(TEXTS) & set(names):
+        raise PromptError(
+            f"{path}: the first row must name the columns, one of them {', '.join(TEXTS[:-1])} or {TEXTS[-1]}; it is "
+            f"{', '.join(map(repr, names))[:80]}."
+        )
+    for row in rows:
+        if any(row.get(None) or ()):  # pyright: ignore[reportCallIssue, reportArgumentType]
+            raise PromptError(
+                f"{path}, line {rows.line_num} has more cells than the first row has names: put a text that has commas "
+                'in double quotes ("a cat, a dog").'
+            )
+        yield row
 
 
 def _parquet(path: Path) -> list[Any]:

@@ -95,7 +95,8 @@ def dpg(folder: Path) -> dict[str, str]:
     if not prompts:
         raise PromptError(f"{folder} has no .txt files; DPG-Bench's prompts are a folder of them, one a prompt.")
     if empty := [key for key, text in prompts.items() if not text]:
-        raise PromptError(f"{folder / empty[0]}.txt is empty, and so are {len(empty) - 1} others.")
+        others = f", and so {'is' if len(empty) == 2 else 'are'} {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise PromptError(f"{folder / empty[0]}.txt is empty{others}: write a prompt there, or delete the file.")
     return prompts
 
 

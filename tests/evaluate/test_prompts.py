@@ -120,7 +120,13 @@ def test_no_dpg_folder(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="is no folder"):
         dpg(tmp_path / "none")
     (tmp_path / "a.txt").write_text(" ")
-    with pytest.raises(PromptError, match=r"a\.txt is empty"):
+    with pytest.raises(PromptError, match=r"a\.txt is empty: write a prompt there"):
+        dpg(tmp_path)
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(PromptError, match=r"a\.txt is empty, and so is 1 more: write"):
+        dpg(tmp_path)
+    (tmp_path / "c.txt").write_text("")
+    with pytest.raises(PromptError, match=r"a\.txt is empty, and so are 2 more: write"):
         dpg(tmp_path)
 
 
@@ -181,7 +187,16 @@ def test_what_are_no_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("b.json", "[3]", "row 1 must be a text or an object; it is a int"),
         ("c.json", '[{"key": "a", "label": "dog"}]', "row 1 has no text under caption.*; it has key, label"),
         ("d.json", '{"images": [{}], "annotations": []}', r"captions_val2017\.json\): it lacks 'id'"),
-        ("e.txt", "\n", "holds no captions"),
+        ("e.txt", "\n", r"holds no captions\."),
+        ("h.csv", "id,prompt\n1, \n2,\n3\n", r"holds no captions: its 3 rows are blank\."),
+        (
+            "i.csv",
+            "a red cat\na dog\n",
+            "the first row must name the columns, one of them caption, .*; it is 'a red cat'",
+        ),
+        ("j.csv", "prompt\na cup\na cat, a dog\n", "line 3 has more cells than the first row .* in double quotes"),
+        ("k.csv", "", r"holds no captions\."),
+        ("l.jsonl", '{"prompt": "a \\ud83d"}', r"row 1 has half of a character \('a \\ud83d'\)"),
         ("f.doc", "", "captions are read from .json, .jsonl"),
     ):
         (tmp_path / name).write_text(text)
@@ -193,6 +208,33 @@ def test_what_are_no_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "g.parquet").write_bytes(b"PAR1")
     with pytest.raises(PromptError, match="pip install pyarrow"):
         captions(tmp_path / "g.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'id,prompt\n1,A cat.\n2, \n3\n4,"A dog, a fox."\n'),
+        ("a.jsonl", '{"id": 1, "prompt": "A cat."}\n{"id": 2, "prompt": null}\n{"caption": ""}\n'
+                    '{"id": 4, "prompt": ["A dog, a fox."]}'),
+    ],
+)  # fmt: skip
+def test_blank_rows_are_left_out_and_counted(
+    name: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_text(text)
+    with caplog.at_level("WARNING", "gear"):
+        assert captions(tmp_path / name) == [Caption("1", "A cat."), Caption("4", "A dog, a fox.")]
+    said = f"warning: {tmp_path / name}: 2 of 4 rows are blank and left out."
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_prompts_are_called_prompts(tmp_path: Path) -> None:
+    for name, message in (("a.txt", "it should hold prompts"), ("a.doc", "prompts are read from .json")):
+        with pytest.raises(PromptError, match=message):
+            captions(tmp_path / name, "prompts")
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(PromptError, match="holds no prompts"):
+        captions(tmp_path / "a.txt", "prompts")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json"])
