@@ -17,12 +17,16 @@ def coco(
     n: int | None = None,
     seed: int = 0,
     cfg_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
     negative: str | None = None,
     tokenizer: str | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     interval: bool | None = None,
     batch: int | None = None,
+    draw_only: bool = False,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -41,13 +45,18 @@ def coco(
         clip: Folder or name of a CLIP of transformers.
         n: Only the first n images.
         seed: Of the images that a run draws, and of the intervals.
-        cfg_scale: Of guidance, with which a run draws, or images were drawn.
+        cfg_scale: Of guidance, with which a run draws, or images were drawn. This and the next three by default as the
+            run has them.
+        temperature: Of the softmax; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of the resize of images and reference.
         interval: Whether FID gets a 95 % interval; by default where n is below 10,000.
         batch: Images in one pass of the networks; a divisor of 512.
+        draw_only: Draw the captions and measure nothing.
         out: Folder for results.json, features and images; by default in the run, or below evaluations/.
         device: Where to run.
     """
@@ -65,15 +74,21 @@ def coco(
 
     started = time.perf_counter()
     results.require_seed(seed)
+    prompted.require_model(images, draw_only)
+    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     on = distributed.own_device(build.device(Config(device=device)))
     with distributed.joined(on):
-        where = {"tokenizer": tokenizer, "negative": negative, "cfg_scale": cfg_scale, "resolution": resolution}
+        where = {"tokenizer": tokenizer, "negative": negative, "resolution": resolution, "device": str(on)}
         drawn = captions if drawing.is_model(images) else None
-        artist = prompted.opened(images, drawn, seed=seed, device=str(on), wanted="captions_val2017.json", **where)
-        eyes = None if captions is None else clip_score.Clip(clip).to(on)  # before anything that takes long
+        artist = prompted.opened(images, drawn, seed=seed, wanted="captions_val2017.json", **where, **options)
+        judged = captions is not None and not draw_only
+        eyes = clip_score.Clip(clip).to(on) if judged else None  # before anything that takes long
         if artist is not None and captions is not None:
             cfg_scale, asked = artist.options["cfg_scale"], texts.captions(captions)[:n]
             folder = out or artist.folder(f"coco-{len(asked)}")
+            if draw_only:
+                prompted.draw_only(artist, asked, folder)
+                return
             samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
         else:
             samples = sources.opened(images, resolution, interpolation, what="samples")
@@ -85,13 +100,13 @@ def coco(
         about: dict[str, Any] = {"captions": None if captions is None else str(captions)}
         settings: dict[str, Any] = {"n": n, "seed": seed, "cfg_scale": cfg_scale}
         weights, pixels = dict[str, str](), ""
-        options = {"store": folder / "features", "batch": batch}
+        kept = {"store": folder / "features", "batch": batch}
         if reference is not None:
             detector = inception.opened().to(on)
             with distributed.first_here():
                 against = references.opened(reference, samples.resolution, interpolation)
             measured = references.measured(against, detector, seed=seed, batch=batch)
-            found = extract.features(detector, samples, n, title="samples", count=("pool",), only=("pool",), **options)
+            found = extract.features(detector, samples, n, title="samples", count=("pool",), only=("pool",), **kept)
             settings["inception"], about["fid"] = detector.about(), measured.about
             weights[detector.file.name] = detector.about()["sha256"]
             if ranks.rank() == 0:
@@ -101,7 +116,7 @@ def coco(
                 metrics["kid"] = adm.kernel_distance(pool, measured.compared, few, seed)
                 pixels = found.pixels
         if eyes is not None and prompts is not None:
-            found = extract.features(eyes, samples, n, title="CLIP", **options)
+            found = extract.features(eyes, samples, n, title="CLIP", **kept)
             settings["clip"] = eyes.about()
             weights |= {f"{clip}/{name}": digest for name, digest in eyes.about()["sha256"].items()}
             if ranks.rank() == 0:

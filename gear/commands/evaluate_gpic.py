@@ -10,18 +10,22 @@ from tyro.conf import Positional
 def gpic(
     source: Positional[str],
     /,
-    reference: str,
+    reference: str | None = None,
     prompts: Path | None = None,
     n: int = 50_000,
     seed: int = 0,
     tokenizer: str | None = None,
     cfg_scale: float | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
     negative: str | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     positions: Literal["hub", "timm"] = "hub",
     interval: bool | None = None,
     batch: int | None = None,
+    draw_only: bool = False,
     out: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -31,22 +35,28 @@ def gpic(
 
     Args:
         source: Images: a folder, an .npz, a .zip, builtin, cifar10 or cifar10-test; or a run, which is sampled.
-        reference: GPIC's test_stats.npz, or any images.
+        reference: GPIC's test_stats.npz, or any images; needed to measure.
         prompts: The captions that a text-to-image run draws, an image each, into OUT/images: .jsonl, .json, .csv, .tsv,
             .parquet, .txt, or a folder of .txt files.
         n: How many samples; of images, at most as many.
         seed: Of the images among which neighbours are sought, of MMD's subsets, the interval, and a run's samples.
         tokenizer: For a source that holds a generator only.
-        cfg_scale: Of a run's samples.
+        cfg_scale: Of a run's samples. This and the next three by default as the run has them.
+        temperature: Of the softmax; 0 takes the most likely token.
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
         positions: How DINOv2's table of positions is resampled: as torch.hub's network does, or as timm does.
         interval: Whether FDD gets a 95 % interval; by default where n is below 10,000.
         batch: Images in one pass of the network; a divisor of 512.
+        draw_only: Draw the prompts of a text-to-image run and measure nothing.
         out: Folder for results.json and the features; by default below evaluations/, or in the run.
         device: Where to run.
     """
+    if reference is None and not draw_only:
+        raise ValueError("give --reference, GPIC's test_stats.npz or images, to measure against.")
     from gear import build, fetch, ranks
     from gear.commands import drawing, prompted
     from gear.config import Config
@@ -56,25 +66,33 @@ def gpic(
 
     started = time.perf_counter()
     results.require_seed(seed)
+    prompted.require_model(source, draw_only)
+    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     on = distributed.own_device(build.device(Config(device=device)))
-    where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
-    where |= {"of_texts": "give --prompts FILE, an image each is drawn"}
-    where |= {} if cfg_scale is None else {"cfg_scale": cfg_scale}
+    where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "seed": seed}
     with distributed.joined(on):
-        with distributed.first_here():
-            weights = fetch.on_demand("dinov2-l")
-        detector = dino.DinoDetector(weights, positions).to(on)
-        artist = None
-        if prompts is not None or negative is not None:
-            options = {"tokenizer": tokenizer, "negative": negative, "cfg_scale": cfg_scale, "resolution": resolution}
-            artist = prompted.opened(source, prompts, seed=seed, device=str(on), wanted="GPIC's captions", **options)
+        detector, artist = None, None
+        if not draw_only:
+            with distributed.first_here():
+                weights = fetch.on_demand("dinov2-l")
+            detector = dino.DinoDetector(weights, positions).to(on)
+        if prompts is not None or negative is not None or draw_only:
+            artist = prompted.opened(source, prompts, negative=negative, wanted="GPIC's captions", **where, **options)
         asked = prompted.texts(prompts)[:n] if prompts is not None else []
+        stem = "" if reference is None else f"{drawing.stem(reference)}-"
+        name = f"gpic-{stem}{len(asked)}"
+        if detector is None or reference is None:
+            assert artist is not None
+            prompted.draw_only(artist, asked, out or artist.folder(name))
+            return
         against = protocol.opened(reference, detector, resolution, interpolation)
         if artist is not None:
-            folder = out or artist.folder(f"gpic-{drawing.stem(reference)}-{len(asked)}")
+            folder = out or artist.folder(name)
             samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
         else:
-            samples = drawing.opened(source, n, seed=seed, **where)
+            given = {name: value for name, value in options.items() if value is not None}
+            advice = "give --prompts FILE, of which it draws an image each"
+            samples = drawing.opened(source, n, interpolation=interpolation, of_texts=advice, **where, **given)
             folder = out or drawing.folder_of(samples, source, "gpic", reference)
         n = min(n, len(samples))
         found = extract.features(

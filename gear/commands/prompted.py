@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from gear import text
+from gear import ranks, text
 from gear.commands import models
 from gear.commands.drawing import is_model, label
 from gear.evaluate import layouts, pictures
@@ -136,13 +136,24 @@ class Painted(Decoded):
         return self.artist.model()
 
 
+def draw_only(artist: Artist, asked: Sequence[Caption], folder: Path) -> None:
+    """Into FOLDER/images, by all ranks; says where."""
+    painted = Painted(artist, asked, folder / IMAGES)
+    if ranks.rank() == 0:
+        print(painted.path)
+    distributed.together()
+
+
+def require_model(source: str, draw_only: bool) -> None:
+    """Raises ValueError for images that are only to be drawn."""
+    if draw_only and not is_model(source):
+        raise ValueError(f"--draw-only is for a run; {source} is none.")
+
+
 def require_alone(source: str, protocol: str, draw_only: bool) -> None:
     """Raises ValueError for a folder of images, which is judged alone, with what only drawing has."""
-    if is_model(source):
-        return
-    if draw_only:
-        raise ValueError(f"--draw-only is for a run; {source} is none.")
-    if distributed.launch().size > 1:
+    require_model(source, draw_only)
+    if not is_model(source) and distributed.launch().size > 1:
         raise ValueError(f"gear evaluate {protocol} judges in one process: start it without torchrun.")
 
 

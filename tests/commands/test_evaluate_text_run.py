@@ -13,9 +13,18 @@ import tyro
 from PIL import Image
 from torch import Tensor, nn
 
-from gear.commands import evaluate_adm, evaluate_coco, evaluate_dpg, evaluate_geneval, evaluate_sweep, prompted
+from gear import fetch
+from gear.commands import (
+    evaluate_adm,
+    evaluate_coco,
+    evaluate_dpg,
+    evaluate_geneval,
+    evaluate_gpic,
+    evaluate_sweep,
+    prompted,
+)
 from gear.commands.table import table
-from gear.evaluate import clip_score, coco, dpg_judge, geneval_judge, inception, layouts, results
+from gear.evaluate import clip_score, coco, dino, dpg_judge, geneval_judge, gpic, inception, layouts, results
 from gear.evaluate.geneval import Found
 from gear.evaluate.layouts import LayoutError
 from gear.evaluate.pil_resize import pil_resize
@@ -205,6 +214,29 @@ def test_coco_has_the_clip_score(talking: Path, files: Path, monkeypatch: pytest
     assert (found["settings"]["cfg_scale"], found["source"]["n"], found["model"]["steps"]) == (1.5, 5, 40)
 
 
+@pytest.mark.parametrize("function", [evaluate_coco.coco, evaluate_gpic.gpic])
+def test_images_of_captions_are_only_drawn(
+    function: Any, talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the options of sampling, and without the networks that would measure them."""
+    monkeypatch.setattr(clip_score, "Clip", None)
+    monkeypatch.setattr(fetch, "on_demand", None)
+    (files / "p.txt").write_text("a cat\na dog\n")
+    options = {"temperature": 0.5, "top_k": 7, "top_p": 0.9, "cfg_scale": 2.0}
+    given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    command(function, talking, "--prompts", files / "p.txt", "--draw-only", *given, "--seed", 3)
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    assert folder.name == "images"
+    assert folder.parent.parent == talking / "evaluations"
+    for i, image in enumerate(draw_prompts(load(talking, "cpu"), ["a cat", "a dog"], 3, **options)):
+        assert torch.equal(layouts.read(folder / f"{i:06d}.png"), image)
+    assert not (folder.parent / "results.json").exists()
+    with pytest.raises(ValueError, match="--draw-only is for a run"):
+        command(function, files, "--prompts", files / "p.txt", "--draw-only")
+    with pytest.raises(ValueError, match=r"give --(captions for the CLIP score|reference, GPIC's)"):
+        command(function, talking)
+
+
 def test_a_sweep_is_the_single_evaluations(
     talking: Path, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +299,11 @@ def test_what_to_measure_a_text_run_with_is_said(talking: Path, files: Path, mon
     ):
         with pytest.raises(ValueError, match=f"draws what a text says, and no classes: {advice}"):
             command(function, talking, "--reference", files)
+    monkeypatch.setattr(fetch, "on_demand", lambda name: Path(name))
+    monkeypatch.setattr(dino, "DinoDetector", lambda *_: Eyes("dino"))
+    monkeypatch.setattr(gpic, "opened", lambda *_: None)
+    with pytest.raises(ValueError, match="no classes: give --prompts FILE, of which it draws an image each"):
+        command(evaluate_gpic.gpic, talking, "--reference", files)
     with pytest.raises(ValueError, match=r"--negative 'caf\\udce9' is not UTF-8"):
         command(evaluate_geneval.geneval, talking, "--prompts", files / "m.jsonl", "--negative", "caf\udce9")
 
