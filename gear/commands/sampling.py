@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from gear.commands.prompted import artist
 from gear.data.writing import save_npz
 from gear.evaluate import layouts
 from gear.evaluate.captions import Caption
-from gear.figures.prompt_sheet import save_captioned
+from gear.figures.prompt_sheet import lacks, letters, save_captioned
 from gear.inference import draw_prompts, folder_of
 from gear.run import Pair
 from gear.store.whole import replacing
@@ -20,6 +21,8 @@ from gear.store.whole import replacing
 ON_A_SHEET = 64  # texts; more are hard to look at
 LEGIBLE = 128  # px, smaller images are enlarged on a sheet
 CAPTIONS = "captions.jsonl"
+
+log = logging.getLogger("gear")
 
 
 def sample_prompts(
@@ -33,7 +36,10 @@ def sample_prompts(
     **options: Any,
 ) -> Path:
     """`each` images of each text, and where they are. Image j of text i has the number `each` i + j, however they are
-    saved. options: of `generate`, in place of the run's."""
+    saved. options: of `generate`, in place of the run's.
+
+    Where the font of a sheet lacks letters, its texts are in a file beside it, in their order, too.
+    """
     if each < 1:
         raise ValueError(f"n must be at least 1; it is {each}.")
     if save == "grid" and len(texts) > ON_A_SHEET:
@@ -57,6 +63,10 @@ def sample_prompts(
         return path
     path = out or folder_of(pair) / "samples.png"
     save_captioned(images, texts, path, upscale=max(1, LEGIBLE // images.shape[-1]))
+    if unseen := sum(lacks(text, letters()) for text in texts):
+        beside = path.with_name(f"{path.stem}-prompts.txt")
+        _write_lines(beside, [" ".join(text.split()) for text in texts])
+        log.warning("the sheet's font lacks letters of %d of %d prompts; %s has all.", unseen, len(texts), beside)
     return path
 
 
@@ -70,5 +80,9 @@ def _write_captions(file: Path, names: Sequence[str], texts: Sequence[str]) -> N
         json.dumps({"file_name": name, "caption": text}, ensure_ascii=False)
         for name, text in zip(names, texts, strict=True)
     ]
+    _write_lines(file, lines)
+
+
+def _write_lines(file: Path, lines: Sequence[str]) -> None:
     with replacing(file) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

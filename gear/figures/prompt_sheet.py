@@ -22,14 +22,15 @@ LINES = 8  # of a text, which ends with dots where it is longer
 FONT = Path(
     matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
 )  # Latin, Greek, Cyrillic, Arabic, Hebrew, signs
-BOX = "\N{WHITE SQUARE}"  # for a letter that the font lacks
+FEW = 2  # letters that the font lacks, which can be looked up
 
 
 def save_captioned(images: UInt8[Tensor, "N 3 H W"], texts: Sequence[str], path: Path, upscale: int = 1) -> None:
     """As one PNG: each text, and under it its N / len(texts) images, text after text, at most `COLUMNS` in a row.
 
     Long texts are wrapped, and cut where they fill `LINES`. What the font lacks is written by name ([grinning face]),
-    or as a box. upscale: each pixel becomes `upscale` x `upscale`. Raises ValueError where N is no multiple.
+    or counted, as `written` says. upscale: each pixel becomes `upscale` x `upscale`. Raises ValueError where N is no
+    multiple.
     """
     if not len(texts) or len(images) % len(texts):
         raise ValueError(f"each of {len(texts)} texts needs equally many images; there are {len(images)}.")
@@ -79,18 +80,50 @@ def lines(text: str, font: ImageFont.FreeTypeFont, width: int, known: Collection
 
 
 def written(text: str, known: Collection[int]) -> str:
-    """With letters of `known` code points alone, blanks for what steers a terminal or a line."""
-    return "".join(letter if ord(letter) in known else _instead(letter) for letter in text)
+    """With letters of `known` code points alone, blanks for what steers a terminal or a line, symbols by name.
+
+    Of other letters that stand together, with blanks and punctuation between them, the code points are given where
+    they are `FEW`, else their number: [5 letters that the font lacks].
+    """
+    found, run, between = "", "", ""
+    for letter in text:
+        shown = _shown(letter, known)
+        if shown is None:
+            run, between = run + letter, ""
+        elif run and (not shown.strip() or _is(letter, "P")):
+            between += shown
+        else:
+            found, run, between = found + _note(run) + between + shown, "", ""
+    return found + _note(run) + between
 
 
-def _instead(letter: str) -> str:
+def lacks(text: str, known: Collection[int]) -> bool:
+    """Whether it has letters that `written` does not show."""
+    return any(_shown(letter, known) is None for letter in text)
+
+
+def _shown(letter: str, known: Collection[int]) -> str | None:
+    """What stands for one letter; None for one that is not there and has no name of its own."""
+    if ord(letter) in known:
+        return letter
     kind = unicodedata.category(letter)
     if kind in ("Cc", "Zl", "Zp", "Zs"):
         return " "
     if kind in ("Mn", "Me", "Cf"):  # joiners and variants of an emoji
         return ""
     name = unicodedata.name(letter, "").lower()
-    return f"[{name}]" if name and kind.startswith("S") else BOX
+    return f"[{name}]" if name and _is(letter, "S") else None
+
+
+def _is(letter: str, kind: str) -> bool:
+    return unicodedata.category(letter).startswith(kind)
+
+
+def _note(run: str) -> str:
+    letters = [letter for letter in run if not _is(letter, "P")] or run
+    if len(letters) > FEW:
+        return f"[{len(letters)} letters that the font lacks]"
+    return f"[{' '.join(f'U+{ord(letter):04X}' for letter in letters)}]" if run else ""
 
 
 def _leftwards(text: str) -> bool:

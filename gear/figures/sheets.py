@@ -27,7 +27,7 @@ def sheet(*images: UInt8[Tensor, "n 3 R R"]) -> UInt8[np.ndarray, "_ _ 3"]:
 def captioned(images: UInt8[Tensor, "n 3 R R"], captions: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
     """`sheet` of one set, the caption of each image under it, in at most `LINES` lines.
 
-    Letters that the font lacks, as those of Chinese, are boxes: a file of the captions should be beside the sheet.
+    Letters that the font lacks, as those of Chinese, are counted: a file of the captions should be beside the sheet.
     """
     cells = enlarged(images)
     width = cells.shape[-1]

@@ -138,6 +138,7 @@ def test_the_ways_to_save(talking: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert any(np.array_equal(rows_of_sheet[y : y + 128 : 4], image) for y in range(len(sheet) - 127))
     assert (sheet == 0).all(-1).any()  # ink
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "sheet.png")
+    assert [caption.text for caption in captions(tmp_path / "sheet-prompts.txt")] == ["a red cup", "😀 قطة שלג 一只"]
     command(talking, "--prompt", "the dog", "--n", 3, "--seed", 2, "--save", "npz", "--out", tmp_path / "one.npz")
     assert not np.array_equal(npz(tmp_path / "one.npz")[0], images[:3])
 

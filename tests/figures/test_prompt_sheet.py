@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageFont
 
-from gear.figures.prompt_sheet import FONT, GAP, LINES, SIZE, lines, save_captioned, written
+from gear.figures.prompt_sheet import FONT, GAP, LINES, SIZE, lacks, lines, save_captioned, written
 
 KNOWN = frozenset(range(32, 127))
 
@@ -56,7 +56,27 @@ def test_lines_fit_and_lose_nothing(font: ImageFont.FreeTypeFont) -> None:
 
 
 def test_letters_that_are_not_there() -> None:
-    assert written("a\t\x1b[1m\u200db\N{RED APPLE}\N{VARIATION SELECTOR-16}\u4e00", KNOWN) == "a  [1mb[red apple]\u25a1"
+    assert (
+        written("a\t\x1b[1m\u200db\N{RED APPLE}\N{VARIATION SELECTOR-16}\u4e00", KNOWN) == "a  [1mb[red apple][U+4E00]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("一只红色的狐狸", "[7 letters that the font lacks]"),
+        ("a sign 出口 here", "a sign [U+51FA U+53E3] here"),
+        ("赤い リンゴ、, 雪の中。 a fox", "[8 letters that the font lacks] a fox"),
+        ("a red 狐狸狐狸, and a fox", "a red [4 letters that the font lacks], and a fox"),
+        ("\N{GRINNING FACE} 一 \N{GRINNING FACE}", "[grinning face] [U+4E00] [grinning face]"),
+        ("。", "[U+3002]"),
+        ("\ud83d", "[U+D83D]"),
+    ],
+)
+def test_letters_that_the_font_lacks_are_told_in_short(text: str, want: str) -> None:
+    assert written(text, KNOWN) == want
+    assert lacks(text, KNOWN)
+    assert not lacks("a\tred, \N{GRINNING FACE}", KNOWN)
 
 
 @pytest.mark.parametrize(
