@@ -78,6 +78,11 @@ def test_lengths_tell_what_is_cut(encoder: TextEncoder) -> None:
     assert encoder.lengths(["", "a fox", "fox " * 500]) == [2, 4, 502]  # the file says to cut at 128
 
 
+def test_emoji_are_unknown_to_it(encoder: TextEncoder) -> None:
+    """All of them are one text, which is why it is said."""
+    assert encoder.known(["\N{HEAVY BLACK HEART}\ufe0f", "\N{RED APPLE}", "a fox", ""]) == [0, 0, 2, 0]
+
+
 def test_require_and_its_digest(minilm: str) -> None:
     require(Text(minilm, tokens=32))
     assert digests(Text(minilm)) == "155b4cd867a782c5bae5d1fbcc90387ab3fbfc7eab62cda42cb96af8edf52847"
