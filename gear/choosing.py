@@ -1,7 +1,8 @@
 """From what stands on the command line to a configuration: a recipe's name or a JSON file, then fields to change."""
 
+import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from inspect import cleandoc
@@ -27,11 +28,12 @@ T = TypeVar("T", bound=Any)  # a dataclass with a `config`
 
 @dataclass(frozen=True)
 class Start:
-    """What a recipe or a JSON file stands for: a configuration, its folder, and what to say about it."""
+    """What a recipe or a JSON file stands for: a configuration, its folder, what to say about it, GPUs it is for."""
 
     config: Config
     out: Path
     about: str
+    gpus: int
 
 
 def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
@@ -40,7 +42,7 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
     Raises ValueError and OSError.
     """
     from gear.config_json import read
-    from gear.recipes import RECIPES
+    from gear.recipes import RECIPES, gpus, name_of
 
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: gear {command} RECIPE [--field value ...]\n       gear {command} RUN/config.json\n\n{about}\n")
@@ -50,10 +52,11 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
     name, file = args[0], Path(args[0])
     if name in RECIPES:
         recipe = RECIPES[name]
-        return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""))
+        return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""), gpus(name))
     if file.suffix == ".json":  # the config.json of a run, which goes on with it; another is the start of a new one
         folder = file.parent if file.name == "config.json" else RUNS / file.stem
-        return Start(read(file), folder, f"The configuration in {file}.")
+        config = read(file)
+        return Start(config, folder, f"The configuration in {file}.", gpus(name_of(config)))
     own = file / "config.json"
     hint = f" To go on with the run in {name}: gear {command} {own}" if own.exists() else ""
     raise ValueError(unknown("recipe", name, RECIPES) + hint)
@@ -148,6 +151,13 @@ def mixed(given: Iterable[str]) -> tuple[list[str], tuple[Part, ...]]:
         if not parts[-1].path:
             raise ConfigError("--mix must be followed by FOLDER=WEIGHT, as more=0.5; no folder came.")
     return left, tuple(parts)
+
+
+def called(function: Callable[..., Any], prog: str, args: Sequence[str]) -> None:
+    """Calls a command with what stands on the command line. tyro shows what is said of an argument with the line breaks
+    of the docstring, so that is put in one line first."""
+    function.__doc__ = re.sub(r"\n {8,}(?=\S)", " ", cleandoc(function.__doc__ or ""))
+    tyro.cli(function, prog=prog, args=args)
 
 
 def summary(function: object) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 from tyro.conf import Positional
 
-from gear.choosing import RUNS, beginning, fields, show_recipes, summary, unknown
+from gear.choosing import RUNS, beginning, called, fields, show_recipes, summary, unknown
 from gear.commands.figure import figure
 from gear.commands.probe import probe
 from gear.commands.reconstruct import reconstruct
@@ -57,7 +57,7 @@ class PlanFor:
     """A recipe with some of its fields changed, and the machines it would run on."""
 
     config: Annotated[Config, tyro.conf.arg(name="")]
-    gpus: int = 8
+    gpus: int
     """How many, in data-parallel training; they share the batch."""
     tflops: float = 989.0
     """10^12 operations a second that one GPU can do in bfloat16; 989 is an H100 or H200, 312 an A100, 165 a 4090."""
@@ -69,10 +69,10 @@ class PlanFor:
 
 
 def plan(args: Sequence[str]) -> None:
-    """Parameters, FLOPs, memory and hours of a recipe, without running it: gear plan RECIPE [--gpus 8]"""
+    """Parameters, FLOPs, memory and hours of a recipe, without running it: gear plan RECIPE [--gpus N]"""
     if (start := beginning("plan", args, summary(plan))) is None:
         return
-    command = fields("plan", start, args, PlanFor(start.config))
+    command = fields("plan", start, args, PlanFor(start.config, start.gpus))
     from gear import planning
 
     planning.show(command.config, command.gpus, command.tflops, command.tflops32, command.mfu)
@@ -145,15 +145,19 @@ def export(
 
 
 def demo(out: Path = Path("demo"), steps: int | None = None, text: bool = False, device: str = "auto") -> None:
-    """Train GEAR, LlamaGen-REPA and the naive way side by side on the built-in images, and write report.html.
+    """Train GEAR, LlamaGen-REPA and the naive way side by side on the built-in images; --text: text-to-image.
 
-    Takes about ten minutes on two CPU cores. Interrupted, the same command goes on.
+    Takes about ten minutes on two CPU cores, and writes report.html.
+
+    With --text about a quarter of an hour after that, and it is report-text.html.
+
+    Interrupted, the same command goes on.
 
     Args:
         out: Folder of the demo.
         steps: Steps of GEAR and LlamaGen-REPA, for a shorter or longer demo; by default the recipe's.
         text: Two text-to-image generators instead, on GEAR's tokenizer from the same folder, which is trained first if
-            it is not there, and on the warm-up's; writes report-text.html. Needs `gear fetch minilm`.
+            it is not there, and on the warm-up's. Needs `pip install 'gear[text]'` and `gear fetch minilm`.
         device: Where to run.
     """
     if text:
@@ -201,7 +205,7 @@ def evaluate(args: Sequence[str]) -> None:
             print(f"  {name:<15} {summary(function)}")
         print("\ngear evaluate PROTOCOL --help says more.")
     elif asked in protocols:
-        tyro.cli(protocols[asked], prog=f"gear evaluate {asked}", args=args[1:])
+        called(protocols[asked], f"gear evaluate {asked}", args[1:])
     else:
         fail(unknown("protocol", asked, protocols))
 
@@ -251,7 +255,7 @@ def dispatch(args: Sequence[str]) -> None:
         if args[0] in OWN_ARGUMENTS:
             OWN_ARGUMENTS[args[0]](args[1:])
         else:
-            tyro.cli(COMMANDS[args[0]], prog=f"gear {args[0]}", args=args[1:])
+            called(COMMANDS[args[0]], f"gear {args[0]}", args[1:])
     except KeyboardInterrupt as stopped:
         code = getattr(stopped, "code", 130)  # 0 where a machine is to be given back: nothing went wrong
         if is_first():

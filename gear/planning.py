@@ -1,6 +1,7 @@
 """What `gear plan` prints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -9,8 +10,12 @@ from gear.config import Config
 from gear.plan import Plan, plan
 
 SIZES = (16, 24, 48, 80, 141)  # GB (10^9 bytes), of GPUs that there are
+FITS = "it fits"
 UNITS = (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 3600))
 SPARE = 0.1  # of it, for the allocator's gaps and the libraries
+COMMON = 80  # GB; what needs more is asked for what would fit
+H100 = (989.0, 67.0)  # its 10^12 operations a second in bfloat16 and float32, the defaults of `gear plan`
+LAUNCHES = 0.01  # seconds of a step at the least, in which the CPU launches its kernels: a pass of 12 blocks takes 5 ms
 
 
 def show(config: Config, gpus: int, tflops: float, tflops32: float, mfu: float, console: Console | None = None) -> None:
@@ -21,9 +26,11 @@ def show(config: Config, gpus: int, tflops: float, tflops32: float, mfu: float, 
         raise ValueError(f"--tflops and --tflops32 must be above 0 and --mfu in (0, 1]; they are {came}.")
     with console.status("counting one step (some ten seconds) ..."):
         counted = plan(config, gpus)
+    with console.status(f"counting what would fit {COMMON} GB ..."):
+        instead = smaller(config, counted)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in lines(counted, tflops, tflops32, mfu):
-        table.add_row(name, value)
+        table.add_row(name, value + (instead if name == FITS else ""))
     console.print(table)
 
 
@@ -32,6 +39,7 @@ def lines(p: Plan, tflops: float, tflops32: float, mfu: float) -> list[tuple[str
     step, images, hours = p.step, p.rows * p.world, p.hours(tflops, tflops32, mfu)
     rates = {f"{tflops:g} in bfloat16": step.bfloat16, f"{tflops32:g} in float32": step.float32}
     used = ", ".join(rate for rate, flops in rates.items() if flops)
+    whose = " (an H100)" if (tflops, tflops32) == H100 else ""
     shared = f" ({p.rows} on each of {p.world} GPUs)" if p.world > 1 else ""
     return [
         *((f"parameters, {name}", f"{count:,}") for name, count in p.parameters.items()),
@@ -41,8 +49,8 @@ def lines(p: Plan, tflops: float, tflops32: float, mfu: float) -> list[tuple[str
         ("of them in float32", f"{_short(step.float32)} ({step.float32 / step.total:.0%})"),
         *_memory(p),
         ("the run", f"{p.steps:,} steps, {_short(p.steps * step.total)} FLOPs"),
-        ("TFLOP/s of a GPU", f"{used}; {mfu:.0%} reached"),
-        ("it takes", _time(hours) + (f", {_time(hours * p.world, UNITS[1:], 'GPU ')}" if p.world > 1 else "")),
+        ("TFLOP/s of a GPU", f"{used}{whose}; {mfu:.0%} reached"),
+        ("it takes", _taking(hours, p)),
     ]
 
 
@@ -55,16 +63,45 @@ def _memory(p: Plan) -> list[tuple[str, str]]:
         *((f"memory, {what}", _gb(size)) for what, size in static.items() if size),
         ("memory, rest of the peak", f"{_gb(p.peak - h.total)} of gradients and activations"),
         ("memory of each GPU", f"{_gb(p.peak)} at the peak"),
-        ("it fits", _fitting(p.peak)),
+        (FITS, _fitting(p.peak)),
     ]
+
+
+def smaller(config: Config, p: Plan) -> str:
+    """What would fit a GPU of `COMMON` GB with the same numbers, counted like `p`; empty if `p` does, or none would."""
+    ways = {"--engine.recompute": replace(config.engine, recompute=True)}
+    if p.world > 1:
+        ways["--engine.shard"] = replace(config.engine, shard=True)
+    if p.peak > _room(COMMON):
+        for option, engine in ways.items():
+            if engine != config.engine:
+                peak = plan(replace(config, engine=engine), p.world).peak
+                if peak <= _room(COMMON):
+                    return f"; with {option} on one of {COMMON} GB ({_gb(peak)} at the peak)"
+    return ""
+
+
+def _taking(hours: float, p: Plan) -> str:
+    """The time of the whole run, and that of a step where it is not its operations that take it."""
+    step = 3600 * hours / p.steps
+    if step >= LAUNCHES:
+        return _time(hours) + (f", {_time(hours * p.world, UNITS[1:], 'GPU ')}" if p.world > 1 else "")
+    least = _time(p.steps * LAUNCHES / 3600)
+    launched = f"a step's launches take {1000 * LAUNCHES:g} ms or more, its operations {1000 * step:.2g} ms"
+    return f"at least {least}: {launched}; on a CPU far longer"
+
+
+def _room(size: float | int) -> float:
+    """Bytes of a GPU of `size` GB without the share `SPARE`."""
+    return (1 - SPARE) * size * 1e9
 
 
 def _fitting(peak: int) -> str:
     """The smallest size of GPU with the share `SPARE` left."""
     for size in SIZES:
-        if peak <= (1 - SPARE) * size * 1e9:
+        if peak <= _room(size):
             return f"on a GPU of {size} GB, {SPARE:.0%} left for the allocator"
-    return f"on no single GPU ({peak / (1 - SPARE) / 1e9:.0f} GB): more GPUs or smaller batch"
+    return f"on no single GPU ({peak / (1 - SPARE) / 1e9:.0f} GB): more GPUs, smaller batch or --engine.accumulate"
 
 
 def _gb(size: int) -> str:

@@ -389,6 +389,15 @@ def test_help(gear: Gear, command: list[str]) -> None:
     assert "MISSING" not in said
 
 
+def test_help_breaks_no_line_where_the_docstring_does(gear: Gear, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = gear.done("demo", "--help")
+    lines = [line.strip("\u2502 ") for line in said.splitlines()]
+    assert "if" not in lines  # alone
+    assert "if it is not there" in " ".join(lines)
+    assert "With --text about a quarter of an hour after that" in said
+
+
 def test_help_of_a_recipe_lists_every_field(gear: Gear) -> None:
     said = gear.done("train", "demo", "--help")
     for option in ("--out", "--steps", "--stage.tau", "--tokenizer.init", "--tokenizer.loss.perceptual-trunk"):

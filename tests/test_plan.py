@@ -1,13 +1,16 @@
 """What `gear plan` counts is what the step does: the same counters on real tensors."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gear import build, counting, plan, run
+from gear import build, counting, plan, planning, run
+from gear.choosing import beginning
+from gear.cli import PlanFor
 from gear.config import (
     FAMILIES,
     NAMED,
@@ -25,6 +28,7 @@ from gear.config import (
     Warmup,
     grid,
 )
+from gear.config_json import to_json
 from gear.data import builtin, cifar10
 from gear.data.shards import Shape, ShardWriter
 from gear.planning import _fitting, _time, lines
@@ -209,7 +213,50 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_size_of_gpu() -> None:
     assert _fitting(int(14.3e9)).startswith("on a GPU of 16 GB, 10% left")
     assert _fitting(int(14.5e9)).startswith("on a GPU of 24 GB")
-    assert _fitting(int(300e9)) == "on no single GPU (333 GB): more GPUs or smaller batch"
+    assert _fitting(int(300e9)) == "on no single GPU (333 GB): more GPUs, smaller batch or --engine.accumulate"
+
+
+def test_what_would_fit_a_common_gpu(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recomputing where that suffices, else sharding; nothing where the plan fits, or nothing would do."""
+    counted = lru_cache(plan.plan)
+    monkeypatch.setattr(planning, "plan", counted)  # each count takes seconds
+    config = replace(tiny, batch=8, generator=replace(tiny.generator, layers=4))
+    engines = (Engine(), Engine(recompute=True), Engine(shard=True))
+    plain, again, sharded = (counted(replace(config, engine=engine), 2) for engine in engines)
+
+    def said(peak: int) -> str:
+        monkeypatch.setattr(planning, "COMMON", peak / 0.9e9 + 1e-9)
+        return planning.smaller(config, plain)
+
+    assert sharded.peak < again.peak < plain.peak
+    assert said(plain.peak) == said(1000) == ""
+    assert said(again.peak).startswith("; with --engine.recompute on one of")
+    assert said(sharded.peak).startswith("; with --engine.shard on one of")
+
+
+def test_a_step_takes_no_less_than_its_launches(tiny: Config) -> None:
+    counted = plan.plan(tiny)
+    fast, slow = (dict(lines(counted, *speeds, 0.4))["it takes"] for speeds in (planning.H100, (1e-3, 1e-3)))
+    assert fast.startswith("at least 0.06 seconds: a step's launches take 10 ms or more")
+    assert slow == _time(counted.hours(1e-3, 1e-3, 0.4))
+
+
+def test_the_speeds_that_are_said_to_be_an_h100s_are_those_of_the_command() -> None:
+    assert (PlanFor.tflops, PlanFor.tflops32) == planning.H100
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("demo-text", 1), ("folder-text-256", 1), ("imagenet-b-24gb", 1), ("gear-l", 8), ("t2i-gear-joint", 8)],
+)
+def test_a_recipe_is_planned_for_the_gpus_it_is_for(name: str, count: int, tmp_path: Path) -> None:
+    start = beginning("plan", [name], "")
+    assert start is not None
+    assert start.gpus == count
+    (tmp_path / "config.json").write_text(to_json(replace(start.config, device="cpu")))
+    again = beginning("plan", [str(tmp_path / "config.json")], "")
+    assert again is not None
+    assert again.gpus == count
 
 
 @pytest.mark.parametrize(

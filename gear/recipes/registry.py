@@ -192,6 +192,11 @@ def same_as(name: str) -> list[str]:
     return [other for other, run in _RUN.items() if other != name and run == _RUN[name]]
 
 
+def gpus(name: str | None) -> int:
+    """How many a recipe is for: 8 of those of the paper's size, else, and where it is no recipe, 1."""
+    return 1 if GROUP.get(name or "", "own") in ("start", "own") else 8
+
+
 def made_by(source: str) -> str | None:
     """The command that makes the run of this name, which a recipe starts from; None for what no recipe makes."""
     if source == DEMO:
