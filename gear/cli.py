@@ -147,11 +147,9 @@ def export(
 def demo(out: Path = Path("demo"), steps: int | None = None, text: bool = False, device: str = "auto") -> None:
     """Train GEAR, LlamaGen-REPA and the naive way side by side on the built-in images; --text: text-to-image.
 
-    Takes about ten minutes on two CPU cores, and writes report.html.
+    Takes about ten minutes on two CPU cores, and writes report.html. Interrupted, the same command goes on.
 
     With --text about a quarter of an hour after that, and it is report-text.html.
-
-    Interrupted, the same command goes on.
 
     Args:
         out: Folder of the demo.
