@@ -99,8 +99,9 @@ def test_words_that_the_encoder_does_not_know_are_said(pair: Pair, caplog: pytes
 
 def test_a_negative_text_that_does_nothing_is_said(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     idle = "warning: the negative prompt does nothing without guidance: give a --cfg-scale other than 1."
+    unguided: tuple[dict[str, Any], ...] = ({"cfg_scale": 1.0}, {}, {"cfg_scale": 2.0, "cfg_interval": (3, 3)})
     with caplog.at_level(logging.WARNING, "gear"):
-        for options in ({"cfg_scale": 1.0}, {}, {"cfg_scale": 2.0, "cfg_interval": (3, 3)}):
+        for options in unguided:
             inference.draw_prompts(pair, ["a cat"], 0, negative="blue", **options)
             assert [record.getMessage() for record in caplog.records] == [idle]
             caplog.clear()
