@@ -1,4 +1,4 @@
-"""Which caption of an image is taken: by its number and the seed alone, and read for these images only."""
+"""Which caption of an image is taken: by its name and the seed alone, and read for these images only."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def files(tmp_path: Path) -> Path:
 
 def prepared(n: int, captions: int) -> Images:
     texts = tuple(tuple(f"{i}, said {k}" for k in range(captions)) for i in range(n))
-    names = tuple(map(str, range(n)))
+    names = tuple(f"{i}.png" for i in range(n))
     return Images(np.zeros((n, 3, 8, 8), np.uint8), np.zeros(n, np.int64), ("a",), names, names, texts)
 
 
