@@ -139,15 +139,19 @@ class Judge:
         return self._references[name]
 
     def _features(self, pixels: UInt8[Tensor, "n 3 H W"], title: str) -> Float[Tensor, "n C"]:
-        parts = pixels.split(inference.AT_ONCE)
-        on = next(self.network.parameters()).device
-        with bars() as progress:
-            bar = progress.add_task(f"features ({title})", total=len(pixels), note="")
-            out = []
-            for part in parts:
-                out.append(self.network(part.to(on)).cpu())
-                progress.advance(bar, len(part))
-        return torch.cat(out)
+        return features(self.network, pixels, f"features ({title})")
+
+
+def features(network: PooledEfficientNet, pixels: UInt8[Tensor, "n 3 H W"], title: str) -> Float[Tensor, "n C"]:
+    """What the network sees in each image, on the CPU; with a bar."""
+    on = next(network.parameters()).device
+    with bars() as progress:
+        bar = progress.add_task(title, total=len(pixels), note="")
+        out = []
+        for part in pixels.split(inference.AT_ONCE):
+            out.append(network(part.to(on)).cpu())
+            progress.advance(bar, len(part))
+    return torch.cat(out)
 
 
 def shown(pair: run.Pair, seed: int) -> UInt8[np.ndarray, "classes SHOWN H W 3"]:

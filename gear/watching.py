@@ -91,6 +91,7 @@ class Watcher:
     ):
         self.config, self.classes, self.on, self.run, self.reader = config, len(classes), on, run, reader
         self.says = config.generator.text is not None  # what is drawn, by captions
+        self._orders: dict[Part, np.ndarray] = {}  # of `_chosen`, made once: names are many
         self.train = images.train if images else None
         self.seen = (images.held_out if len(images.held_out) else images.train) if images else None
         watch, first = config.watch, ranks.rank() == 0
@@ -281,11 +282,13 @@ class Watcher:
     def _chosen(self, part: Part) -> Int64[np.ndarray, "n"]:
         """At most `watch.generated` images in an order of the seed, so that any first ones are of all classes; the same
         whether they are prepared, which changes their order, or not."""
-        order = np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.watch.generated]
-        if not isinstance(part, Images):
-            return order
-        by_name = sorted(range(len(part)), key=lambda i: part.names[i].split("/"))
-        return np.array(by_name, dtype=np.int64)[order]
+        if part not in self._orders:
+            order = np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.watch.generated]
+            if isinstance(part, Images):
+                by_name = sorted(range(len(part)), key=lambda i: part.names[i].split("/"))
+                order = np.array(by_name, dtype=np.int64)[order]
+            self._orders[part] = order
+        return self._orders[part]
 
     def _opened(
         self, part: Part, blocks: list[range], workers: int | None = None

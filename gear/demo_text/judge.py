@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from gear import inference, losses, run
+from gear import demo, inference, losses, run
 from gear.data import Images
 from gear.data.said import said
 from gear.evaluate.features import PooledEfficientNet
@@ -17,7 +17,6 @@ from gear.evaluate.frechet import Gaussian, frechet, gaussian
 from gear.evaluate.reconstruction import psnr
 from gear.generator.sampling import generate
 from gear.probe.attention import on_text
-from gear.progress import bars
 from gear.text import TextEncoder
 from gear.train.batches import to_float
 
@@ -56,15 +55,14 @@ class Judge:
         of_train = captions(self.train, self.chosen, self.seed)
         generated = inference.draw_prompts(pair, of_train, self.seed, **options)
         rebuilt = inference.rebuild(pair, self.real)
-        ranks = ranks_of_own(self._features(drawn), self._of("real", self.real))
-        labels = self.held_out.labels[self.order]
+        real, seen = self._of("real", self.real), self._features(drawn)
+        ranks, labels = ranks_of_own(seen, real), self.held_out.labels[self.order]
         metrics = {
             "gfid": frechet(self._reference(), gaussian(self._features(generated))),
             "rank_1": 100 * float((ranks == 1).mean()),
             "mean_rank": float(ranks.mean()),
-            "same_group": 100 * float((labels[self._nearest(drawn)] == labels).mean()),
-            "ceiling_rank_1": 100
-            * float((ranks_of_own(self._features(rebuilt), self._of("real", self.real)) == 1).mean()),
+            "same_group": 100 * float((labels[likeness(seen, real).argmax(1).numpy()] == labels).mean()),
+            "ceiling_rank_1": 100 * float((ranks_of_own(self._features(rebuilt), real) == 1).mean()),
             "held_out_ntp": ntp(pair, self.held_out, self.order, self.seed),
             "train_ntp": ntp(pair, self.train, self.chosen[: len(self.held_out)], self.seed),
             "psnr": psnr(rebuilt, self.real).mean().item(),
@@ -93,23 +91,13 @@ class Judge:
     def _reference(self) -> Gaussian:
         return gaussian(self._of("train", torch.from_numpy(self.train.pixels[np.sort(self.chosen)])))
 
-    def _nearest(self, drawn: UInt8[Tensor, "n 3 H W"]) -> Int64[np.ndarray, "n"]:
-        return likeness(self._features(drawn), self._of("real", self.real)).argmax(1).numpy()
-
     def _of(self, name: str, pixels: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
         if name not in self._kept:
             self._kept[name] = self._features(pixels)
         return self._kept[name]
 
     def _features(self, pixels: UInt8[Tensor, "n 3 H W"]) -> Float[Tensor, "n C"]:
-        on = next(self.network.parameters()).device
-        with bars() as progress:
-            bar = progress.add_task("features", total=len(pixels), note="")
-            out = []
-            for part in pixels.split(inference.AT_ONCE):
-                out.append(self.network(part.to(on)).cpu())
-                progress.advance(bar, len(part))
-        return torch.cat(out)
+        return demo.features(self.network, pixels, "features")
 
 
 def captions(images: Images, rows: Int64[np.ndarray, "n"], seed: int) -> list[str]:
