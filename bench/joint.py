@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 
+from bench.ceilings import product
 from bench.readout import resident_peak
 from bench.table import Row
 from gear import build
@@ -37,7 +38,6 @@ from gear.text.sizes import size
 TARGET, WIDTH = "efficientnet_lite0", 112  # whose features a step is given, ready made
 CLASSES = 1000
 STEPS, SLOW_START = 5, 2
-MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrix product
 
 
 @dataclass(frozen=True)
@@ -104,21 +104,9 @@ def measure(case: Case, kernels: int = 0) -> Measured:
     times = timed(step, SLOW_START + STEPS)[SLOW_START:]
     peak = torch.cuda.max_memory_allocated() if on.type == "cuda" else (resident_peak() - before) * 1024
     spread = (max(times) - min(times)) / statistics.median(times)
-    low = gemm(on.type, torch.bfloat16) if case.precision == "bfloat16" else 0.0
-    full = gemm(on.type, torch.float32)
+    low = product(on.type, torch.bfloat16) if case.precision == "bfloat16" else 0.0
+    full = product(on.type, torch.float32)
     return Measured(peak, statistics.median(times), spread, low, full, longest(step, kernels) if kernels else [])
-
-
-def gemm(device: str, dtype: torch.dtype) -> float:
-    n = MATRIX[device]
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-
-    def product() -> None:
-        torch.mm(a, b)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return 2 * n**3 / min(timed(product, 10))
 
 
 def timed(work: Callable[[], None], times: int) -> list[float]:

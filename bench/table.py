@@ -11,7 +11,8 @@ from rich.table import Table
 @dataclass(frozen=True)
 class Row:
     """One comparison. ours, plain: in `unit`, lower is better; target: the largest ratio wanted; spread: (max - min) /
-    median of the rounds; bound: what the floor is made of."""
+    median of the rounds; bound: what the floor is made of; floor: what the arithmetic or the bytes that cannot be saved
+    take at the speed of `bench.ceilings`, in `unit`; None where nobody counted."""
 
     path: str
     unit: str
@@ -20,6 +21,7 @@ class Row:
     target: float
     spread: float
     bound: str
+    floor: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -38,11 +40,12 @@ def alternating(sides: Mapping[str, Callable[[], float]], rounds: int) -> tuple[
 
 def show(rows: Sequence[Row], title: str) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in ("path", "unit", "ours", "plain", "ratio", "target", "spread"):
+    for column in ("path", "unit", "ours", "plain", "ratio", "target", "floor", "spread"):
         table.add_column(column, no_wrap=True, justify="left" if column in ("path", "unit") else "right")
     table.add_column("bound by")  # gives way in 80 columns
     for r in rows:
-        numbers = (_short(r.ours), _short(r.plain), f"{r.ratio:.2f}", f"<= {r.target}", f"{r.spread:.0%}")
+        floor = "" if r.floor is None else _short(r.floor)
+        numbers = (_short(r.ours), _short(r.plain), f"{r.ratio:.2f}", f"<= {r.target}", floor, f"{r.spread:.0%}")
         table.add_row(r.path, r.unit, *numbers, r.bound)
     Console().print(table)
 

@@ -1,0 +1,62 @@
+"""How fast this machine can be: a large matrix product, and a large copy. Floors are made of these.
+
+python -m bench.ceilings
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+
+import torch
+
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrix product
+COPIED = {"cpu": 1 << 28, "cuda": 1 << 31}  # bytes, far more than a cache holds
+TRIES = 7
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """float32, bfloat16: operations a second of a matrix product, two for each multiply-add. bandwidth: bytes a second,
+    read and written, of a copy. Each the best of `TRIES`."""
+
+    float32: float
+    bfloat16: float
+    bandwidth: float
+
+    def floor(self, float32: float = 0.0, bfloat16: float = 0.0, moved: float = 0.0) -> float:
+        """Seconds: the arithmetic, or the bytes, whichever takes longer."""
+        return max(float32 / self.float32 + bfloat16 / self.bfloat16, moved / self.bandwidth)
+
+
+@cache
+def ceilings(device: str) -> Ceilings:
+    """Measured once in a process, on as many threads as torch has then."""
+    source = torch.ones(COPIED[device] // 4, device=device)
+    target = torch.empty_like(source)
+    copied = 2 * COPIED[device] / best(lambda: target.copy_(source), device)
+    return Ceilings(product(device, torch.float32), product(device, torch.bfloat16), copied)
+
+
+def product(device: str, dtype: torch.dtype) -> float:
+    """Operations a second."""
+    n = SIDE[device]
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / best(lambda: torch.mm(a, b), device)
+
+
+def best(work: Callable[[], object], device: str) -> float:
+    """Seconds of the fastest of `TRIES`."""
+    seconds = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    for name, value in asdict(ceilings("cuda" if torch.cuda.is_available() else "cpu")).items():
+        print(f"{name}: {value:.3g} a second")
