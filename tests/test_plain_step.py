@@ -1,0 +1,101 @@
+"""The plain step that ours is measured against is the same step: in two of them equal losses, weights and averages."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.plain_step import PlainStep
+from gear import build
+from gear.config import Config, grid
+from gear.step import Batch
+
+CLASSES, DIMS = 3, {"efficientnet_lite0": 7}
+
+
+@pytest.fixture
+def calm(tiny: Config) -> Config:
+    """`tiny` with all that the paper's networks have, its attention too, and nothing that is random."""
+    backbone = replace(tiny.tokenizer.backbone, attention=True, patch=2)
+    return replace(
+        tiny,
+        tokenizer=replace(tiny.tokenizer, backbone=backbone),
+        generator=replace(tiny.generator, layers=3, tap=2, dropout=0.0, class_drop=0.0),
+        optimizer=replace(tiny.optimizer, weight_decay=0.01, clip=0.05),  # below every norm, so that it bites
+    )
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def sides(config: Config) -> tuple[build.Training, PlainStep]:
+    training = build.training(config, CLASSES, DIMS, torch.device("cpu"), loaded=False)
+    generator = training.groups[2]
+    assert generator.ema is not None
+    nn.init.normal_(generator.module.output.weight, std=0.5)  # a head that is zero hides mistakes
+    generator.ema.module.load_state_dict(generator.module.state_dict())
+    return training, PlainStep(config, CLASSES, DIMS, training)
+
+
+def batch(config: Config) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Images, labels, features."""
+    side, N = config.data.resolution, grid(config) ** 2
+    f = {name: torch.randn(2, N, dim) for name, dim in DIMS.items()}
+    return torch.rand(2, 3, side, side) * 2 - 1, torch.tensor([0, 2]), f
+
+
+@pytest.mark.usefixtures("double")
+def test_two_steps_are_the_same(calm: Config) -> None:
+    """Float64, so up to rounding: 1e-9 relative, which the second step's AdamW still keeps. LPIPS is float32 in ours
+    always, and has the test below."""
+    config = replace(calm, tokenizer=replace(calm.tokenizer, loss=replace(calm.tokenizer.loss, perceptual=0.0)))
+    training, plain = sides(config)
+    before = {group.name: [p.detach().clone() for p in group.module.parameters()] for group in training.groups}
+    for _ in range(2):
+        b = batch(config)
+        ours, theirs = training.step(Batch(*b)).terms, plain(*b)
+        for name in theirs.keys() - {"perceptual"}:
+            torch.testing.assert_close(
+                ours[name].item(), theirs[name], rtol=1e-9, atol=1e-12, msg=lambda said, name=name: f"{name}: {said}"
+            )
+        assert all(theirs[f"grad_{group.name}"] > config.optimizer.clip for group in training.groups)
+    nets = (plain.tokenizer, plain.critic, plain.generator)
+    averages = (plain.tokenizer_average, None, plain.generator_average)
+    for group, net, average in zip(training.groups, nets, averages, strict=True):
+        same(group.module, net)
+        assert not any(map(torch.equal, net.parameters(), before[group.name])), "something stood still"
+        if average is not None:
+            assert group.ema is not None
+            same(group.ema.module, average)
+
+
+def same(ours: nn.Module, plain: nn.Module) -> None:
+    theirs = plain.state_dict()
+    assert ours.state_dict().keys() == theirs.keys()
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(
+            value, theirs[name], rtol=1e-9, atol=1e-9, msg=lambda said, name=name: f"{name}: {said}"
+        )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_so_are_its_losses_as_it_is_measured(calm: Config, precision: str) -> None:
+    """With LPIPS, in the precisions of training. Tolerances: some hundred operations, each rounded to 2^-24 or 2^-9.
+    The entropy is taken at temperature 1; at 0.01 it would have a hundred times the error of all others."""
+    loss, low = replace(calm.tokenizer.loss, entropy_temperature=1.0), precision == "bfloat16"
+    config = replace(calm, precision=precision, tokenizer=replace(calm.tokenizer, loss=loss))
+    training, plain = sides(config)
+    b = batch(config)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            ours = training.step(Batch(*b)).terms
+        theirs = plain(*b)
+        losses = [name for name in theirs if not name.startswith("grad_")]
+        found, wanted = torch.stack([ours[name] for name in losses]), torch.tensor([theirs[name] for name in losses])
+        torch.testing.assert_close(found, wanted, rtol=3e-2 if low else 1e-5, atol=3e-2 if low else 1e-5)
