@@ -2,9 +2,10 @@
 
 **One seed, one result.** The tokens of image i depend on (seed, i), its label and the options, and not on how many
 images are asked for, in which calls, or on which rank. Two things make it so. The noise of an image is a function of
-(seed, i) alone. And the network always runs the same number of rows (`lanes`), with image i in row i % lanes and a
+(seed, i) alone. And the network always runs the same number of rows (`batch`), with image i in row i % batch and a
 dummy where there is no image: a matrix product rounds differently for another number of rows, and with K = 16384 one
-image in a hundred then has a token that a last bit decided. Rows do not see each other.
+image in a hundred then has a token that a last bit decided. Rows do not see each other. On one CPU the rows of a float32
+product were the same bits for 4, 8, 12, .. 128 of them, but not those of attention on two threads: nothing to rely on.
 
 **One prompt, one text pass.** A caption is read by itself, once for all its images, and its keys and values are laid
 into the rows that draw them. What comes of a prompt therefore depends neither on the others nor on their lengths.
@@ -25,9 +26,12 @@ from torch import Tensor
 from gear.generator.beginning import Begin, Begun, begin_classes, reader
 from gear.generator.generator import Generator
 from gear.generator.layers import Sight
+from gear.generator.lighter import packed
 from gear.prompts import Prompts
 
-LANES = 32  # rows of one pass: below 16 the CPU is slower per image, above 128 its caches overflow
+LANES = 32  # rows of one pass by default: below 16 the CPU is slower per image, above 128 its caches overflow
+
+Finished = Callable[[list[int], Int[Tensor, "b N"]], None]  # which of the labels, and their tokens
 
 
 def guide(cond: Float[Tensor, "b K"], uncond: Float[Tensor, "b K"], scale: float) -> Float[Tensor, "b K"]:
@@ -155,6 +159,7 @@ def generate(
     image_ids: Sequence[int] | None = None,
     batch: int = LANES,
     progress: Callable[[int, int], None] | None = None,
+    finished: Finished | None = None,
 ) -> Int[Tensor, "n N"]:
     """Tokens in [0, K) for each label, int64 on the generator's device; evaluation mode, whatever mode it is in.
 
@@ -163,16 +168,16 @@ def generate(
 
     cfg_scale, cfg_interval, temperature, top_k, top_p: see `Options`; out of range is a ValueError, as a label is.
     image_ids: the global number of each image, 0 or more; None: 0 .. n-1. Ranks that share a job give each image its
-        number in the whole, best in contiguous runs: image id sits in row id % lanes, and a row without one is wasted.
-    batch: images in one pass on a GPU, rounded up to a multiple of 32; each needs 2 * layers * N * width numbers of
-        cache, twice that under guidance. Kernels for another batch may round differently, so compare runs at the same
-        one. The CPU takes 32 always, which is about its fastest, and there `batch` has no effect at all.
-    progress: called after every token step with (steps done, steps in all).
+        number in the whole, best in contiguous runs: image id sits in row id % batch, and a row without one is wasted.
+    batch: rows of one pass; each needs 2 * layers * N * width numbers of cache, twice that under guidance. Fewer images
+        than that cost as much as `batch` of them: for one or a few give it. Another batch rounds differently, and now
+        and then that decides a token, so compare runs at the same one.
+    progress: called after every token step with (steps done, steps in all). finished: after every pass.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1; it is {batch}.")
     options = Options(cfg_scale, cfg_interval, temperature, top_k, top_p)
-    reading = reader(generator, prompts, negative)
+    reader(generator, prompts, negative)
     if prompts is None:
         check_labels(labels, generator.null_label)
     else:
@@ -183,28 +188,30 @@ def generate(
     if seed < 0 or any(image < 0 for image in ids):
         raise ValueError(f"seed and image_ids must be 0 or more; seed is {seed}, the lowest id {min(ids, default=0)}.")
     device, steps = generator.embedding.device, generator.grid[0] * generator.grid[1]
-    lanes = LANES if device.type == "cpu" else -(-batch // LANES) * LANES
-    passes = seat(ids, lanes)
+    passes = seat(ids, batch)
     tokens = torch.empty(len(labels), steps, dtype=torch.int64, device=device)
     was_training = generator.training
-    generator.eval()
+    network = packed(generator.eval())
+    reading = reader(network, prompts, negative)
     try:
         for number, seats in enumerate(passes):
             rows = [row for row, index in enumerate(seats) if index is not None]
             indices = [index for index in seats if index is not None]
             # Rows without an image: the null class, or a prompt that is read anyway.
-            row_labels = torch.full((lanes,), generator.null_label if prompts is None else int(labels[indices[0]]))
+            row_labels = torch.full((batch,), generator.null_label if prompts is None else int(labels[indices[0]]))
             row_labels[rows] = labels[indices].cpu()
-            noise = torch.zeros(lanes, steps, dtype=torch.float64)
+            noise = torch.zeros(batch, steps, dtype=torch.float64)
             noise[rows] = torch.stack([uniforms(seed, ids[index], steps) for index in indices])
 
             def step_done(step: int, number: int = number) -> None:
                 if progress is not None:
                     progress(number * steps + step, len(passes) * steps)
 
-            begin = partial(begin_classes, generator) if reading is None else reading.begin
-            drawn = run_lanes(generator, begin, row_labels, noise.to(device), options, step_done)
-            tokens[indices] = drawn[rows]
+            begin = partial(begin_classes, network) if reading is None else reading.begin
+            drawn = run_lanes(network, begin, row_labels, noise.to(device), options, step_done)[rows]
+            tokens[indices] = drawn
+            if finished is not None:
+                finished(indices, drawn)
     finally:
         generator.train(was_training)
     return tokens
