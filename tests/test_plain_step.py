@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench import step
+from bench.joint import Case
 from bench.plain_step import PlainStep
 from gear import build
 from gear.config import Config, grid
@@ -99,3 +101,18 @@ def test_so_are_its_losses_as_it_is_measured(calm: Config, precision: str) -> No
         losses = [name for name in theirs if not name.startswith("grad_")]
         found, wanted = torch.stack([ours[name] for name in losses]), torch.tensor([theirs[name] for name in losses])
         torch.testing.assert_close(found, wanted, rtol=3e-2 if low else 1e-5, atol=3e-2 if low else 1e-5)
+
+
+def test_both_are_measured_in_processes_of_their_own() -> None:
+    """Which would end with an error if their first steps differed."""
+    seconds, memory = step.measure(Case("demo", 64, 2, "float32", "cpu"), rounds=1)
+    assert (seconds.unit, memory.unit) == ("s", "MiB")
+    for row in (seconds, memory):
+        assert row.floor is not None
+        assert 0 < row.floor < min(row.ours, row.plain)
+
+
+def test_a_side_that_takes_another_step_is_an_error() -> None:
+    terms = {str(name): 1.0 for name in step.PRECISE}
+    with pytest.raises(AssertionError, match="do not take the same step: critic is"):
+        step.same(terms, terms | {"critic": 1.1}, close=0.03)
