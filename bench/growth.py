@@ -36,7 +36,7 @@ from bench.costs import TABLES, Cost, Law, Work
 from bench.readout import resident_peak
 from bench.table import machine
 from gear import ranks
-from gear.figures.paper.style import TEXT, line, look, panels, title
+from gear.figures.paper.style import TEXT, line, look, panels, plot, title
 from gear.progress import bars
 from gear.train import distributed
 
@@ -181,9 +181,7 @@ def show(found: Sequence[Grown], on: str) -> None:
         (low, first), (high, last) = g.points[0], g.points[-1]
         about, exponents = f"{g.path} ({g.rest})", (f"{g.expected:.2f}", f"{g.exponent:.2f}")
         costs = (f"{first:.3g}", f"{last:.3g}", g.unit)
-        table.add_row(
-            about, g.size, f"{low:.4g} to {high:.4g}", *costs, g.law, f"{g.expected:.2f}", f"{g.exponent:.2f}"
-        )
+        table.add_row(about, g.size, f"{low:.4g} to {high:.4g}", *costs, g.law, *exponents)
     Console(width=max(120, Console().width)).print(table)
 
 
@@ -194,10 +192,10 @@ def draw(found: Sequence[Grown], file: Path) -> None:
     with look():
         figure, axes = panels(rows, columns, TEXT, 2.0 * rows)
         for ax, g in zip(axes, found, strict=False):
-            sizes, costs = zip(*g.points, strict=True)
-            law = [costs[-1] * (size / sizes[-1]) ** g.expected for size in sizes]
-            ax.plot(sizes, law, **line(3) | {"linestyle": (0, (1, 1.2))}, label="law")
-            ax.plot(sizes, costs, marker="o", **line(0), label="measured")
+            sizes, (largest, last) = [size for size, _ in g.points], g.points[-1]
+            law = [(size, last * (size / largest) ** g.expected) for size in sizes]
+            plot(ax, law, "law", line(3), linestyle=(0, (1, 1.2)))
+            plot(ax, g.points, "measured", line(0), marker="o")
             ax.set(xscale="log", yscale="log", xlabel=g.size, ylabel=g.unit, xticks=sizes)
             ax.set_xticks([], minor=True)
             ax.set_xticklabels([f"{size:.4g}" for size in sizes])
