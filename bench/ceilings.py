@@ -1,4 +1,4 @@
-"""How fast this machine can be: a large matrix product, and a large copy. Floors are made of these.
+"""How fast this machine can be: a large matrix product, large memory, many exponentials. Floors are made of these.
 
 python -m bench.ceilings
 """
@@ -12,21 +12,29 @@ import torch
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrix product
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 31}  # bytes, far more than a cache holds
+EXPONENTIALS = {"cpu": 1 << 16, "cuda": 1 << 28}  # of a call: what a core's cache holds; enough to fill a GPU
+REPEATED = {"cpu": 100, "cuda": 1}
 TRIES = 7
 
 
 @dataclass(frozen=True)
 class Ceilings:
     """float32, bfloat16: operations a second of a matrix product, two for each multiply-add. bandwidth: bytes a second,
-    read and written, of a copy. Each the best of `TRIES`."""
+    read and written, of a copy or of a multiplication in place, whichever is faster: on a CPU a copy also reads what it
+    writes over. exponentials: float32 ones a second, by torch, in cache. Each the best of `TRIES`."""
 
     float32: float
     bfloat16: float
     bandwidth: float
+    exponentials: float
 
-    def floor(self, float32: float = 0.0, bfloat16: float = 0.0, moved: float = 0.0) -> float:
-        """Seconds: the arithmetic, or the bytes, whichever takes longer."""
-        return max(float32 / self.float32 + bfloat16 / self.bfloat16, moved / self.bandwidth)
+    def floor(
+        self, float32: float = 0.0, bfloat16: float = 0.0, moved: float = 0.0, exponentials: float = 0.0
+    ) -> float:
+        """Seconds: the products, the exponentials, or the bytes, whichever takes longer; all at once where a machine
+        can."""
+        products = float32 / self.float32 + bfloat16 / self.bfloat16
+        return max(products, exponentials / self.exponentials, moved / self.bandwidth)
 
 
 @cache
@@ -34,8 +42,9 @@ def ceilings(device: str) -> Ceilings:
     """Measured once in a process, on as many threads as torch has then."""
     source = torch.ones(COPIED[device] // 4, device=device)
     target = torch.empty_like(source)
-    copied = 2 * COPIED[device] / best(lambda: target.copy_(source), device)
-    return Ceilings(product(device, torch.float32), product(device, torch.bfloat16), copied)
+    seconds = min(best(lambda: target.copy_(source), device), best(lambda: source.mul_(1.0), device))
+    products = product(device, torch.float32), product(device, torch.bfloat16)
+    return Ceilings(*products, 2 * COPIED[device] / seconds, exponential(device))
 
 
 def product(device: str, dtype: torch.dtype) -> float:
@@ -43,6 +52,18 @@ def product(device: str, dtype: torch.dtype) -> float:
     n = SIDE[device]
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     return 2 * n**3 / best(lambda: torch.mm(a, b), device)
+
+
+def exponential(device: str) -> float:
+    """Exponentials a second."""
+    x, times = torch.linspace(-20, 0, EXPONENTIALS[device], device=device), REPEATED[device]
+    y = torch.empty_like(x)
+
+    def work() -> None:
+        for _ in range(times):
+            torch.exp(x, out=y)
+
+    return times * x.numel() / best(work, device)
 
 
 def best(work: Callable[[], object], device: str) -> float:

@@ -2,13 +2,41 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from bench import __main__ as bench
-from bench import decoding, engine, evaluation, generator, inception, joint, probes, readout, stored, text, tokenizer
+from bench import (
+    ceilings,
+    decoding,
+    engine,
+    evaluation,
+    frozen,
+    generator,
+    inception,
+    joint,
+    probes,
+    readout,
+    stored,
+    table,
+    text,
+    tokenizer,
+)
+from bench.table import Row, show
 from gear import config as cfg
+
+
+@pytest.fixture(autouse=True)
+def rough_ceilings(monkeypatch) -> Iterator[None]:
+    """In no time."""
+    monkeypatch.setattr(ceilings, "SIDE", {"cpu": 256})
+    monkeypatch.setattr(ceilings, "COPIED", {"cpu": 1 << 20})
+    monkeypatch.setattr(ceilings, "REPEATED", {"cpu": 1})
+    ceilings.ceilings.cache_clear()
+    yield
+    ceilings.ceilings.cache_clear()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
@@ -36,6 +64,10 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     for name in ("IMAGES", "TOKENS", "CHANNELS", "BATCH"):
         monkeypatch.setattr(stored, name, 3)
     monkeypatch.setattr(stored, "STEP", 0.0)
+    monkeypatch.setattr(frozen, "CONFIG", replace(tiny, stage=cfg.Frozen()))
+    monkeypatch.setattr(frozen, "random_targets", lambda folder: tiny.targets)
+    for name, size in {"BATCH": 2, "WORKERS": 0, "ROUNDS": 1}.items():
+        monkeypatch.setattr(frozen, name, size)
     monkeypatch.setattr(engine, "CONFIG", tiny)
     monkeypatch.setattr(engine, "ROUNDS", 2)
     monkeypatch.setattr(inception, "IMAGES", 2)
@@ -48,18 +80,57 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
         monkeypatch.setattr(probes, name, size)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", *arguments])
     bench.main()
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    assert all(f"{i} of {len(bench.MODULES)}: {name}" in progress for i, name in enumerate(bench.MODULES, 1))
+    units = ["s", "MiB", "s", "s", "MiB"]  # the readout, the generator
+    units += ["s", "s", "s", "MiB"]  # text
+    units += ["s", "s", "MiB", "ms", "ms", "ms/image", "ms", "ms", "ms", "ms", "ms", "s"]
+    units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
-        units = ["s", "MiB", "s", "s", "MiB"]  # the readout, the generator
-        units += ["s", "s", "s", "MiB"]  # text
-        units += ["s", "s", "MiB", "ms", "ms", "ms", "ms", "ms", "ms", "ms", "s"]
-        units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
         assert [row["unit"] for row in rows] == units
         assert all(row["ours"] > 0 for row in rows)
         assert rows[1]["ratio"] == 0.25
+        assert all(row["met"] == (row["ratio"] <= row["target"]) for row in rows)
+        assert {row["module"] for row in rows} == set(bench.MODULES)
+        assert all(row["floor"] is None or row["floor"] > 0 for row in rows)
     else:
         assert "read-outs" in said
+        assert f"of {len(units)} targets met" in said
+
+
+def test_what_was_measured_is_shown_even_if_the_rest_fails(monkeypatch, capsys):
+    def fails() -> list[Row]:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(stored, "run", lambda: [Row("late", "s", 3.0, 2.0, 1.0, 0.0, "bytes", 0.5)])
+    monkeypatch.setattr(decoding, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", "--only", "stored,decoding"])
+    with pytest.raises(SystemExit, match="failed: decoding"):
+        bench.main()
+    said, progress = capsys.readouterr()
+    assert "late" in said
+    assert "1.50 !" in said
+    assert "0 of 1 targets met" in said
+    assert "no room" in progress
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "nothing"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "choose from readout, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_table_fits_its_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = Row("a checkpoint and 12 steps", "MiB", 12345.0, 23456.0, 0.05, 0.1, "the release of the last batch", 0.01)
+    show([long, replace(long, path="short", target=1.0)], "AMD EPYC, 2 threads, torch 2.13.0")
+    said = capsys.readouterr().out
+    assert all(len(line.rstrip()) <= columns for line in said.splitlines())
+    assert ("spread" in said) == (columns == 120)
+    for number in ("12,345", "23,456", "0.53 !", "<= 0.05", "0.01"):
+        assert number in said
+    assert said.count("!") == 2  # beside the ratio, and what it means
+    assert table.processor()
 
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
