@@ -3,7 +3,7 @@
 import logging
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,9 @@ from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
+from gear.generator.lighter import Precision, lighter
 from gear.generator.sampling import Options, class_labels, generate
+from gear.painting import Painting
 from gear.progress import bars
 from gear.run import Pair
 from gear.text import TextEncoder
@@ -30,7 +32,6 @@ from gear.train.batches import to_float, to_uint8
 from gear.train.state import NAME
 
 AT_ONCE = 128  # images encoded, rebuilt or drawn in one go
-GPU_ROWS = 32  # images decoded in one pass; on a CPU one, so that none is wasted
 
 log = logging.getLogger("gear")
 
@@ -44,8 +45,14 @@ def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UIn
         def step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
 
-        q = generate(generator, labels, seed=seed, progress=step, **options)
-    return decode_tokens(pair, q).cpu()
+        painting = Painting(pair, len(labels))
+        generate(generator, labels, seed=seed, progress=step, finished=painting, **options)
+        return painting.images()
+
+
+def in_precision(pair: Pair, precision: Precision) -> Pair:
+    """With a generator that draws in it: `gear.generator.lighter`. Raises ValueError where there is none."""
+    return pair if precision == "float32" else replace(pair, generator=lighter(require_generator(pair), precision))
 
 
 def require_generator(pair: Pair) -> Generator:
@@ -58,14 +65,6 @@ def require_generator(pair: Pair) -> Generator:
             "this one as its --tokenizer."
         )
     return pair.generator
-
-
-def decode_tokens(pair: Pair, q: Int[Tensor, "n N"]) -> UInt8[Tensor, "n 3 H W"]:
-    """Pixels of drawn tokens, on the device. Equally many images in every pass, the last one filled up: a network
-    rounds differently for another number of rows, and an image must not depend on those that come with it."""
-    rows = 1 if pair.on.type == "cpu" else GPU_ROWS
-    full = torch.cat([q, q[-1:].expand(-len(q) % rows, -1)])
-    return torch.cat([to_uint8(pair.tokenizer.decode(part)) for part in full.split(rows)])[: len(q)]
 
 
 def draw_prompts(
@@ -123,8 +122,10 @@ def paint(
 
         options |= {"prompts": encoder(list(rows)), "negative": nothing, "progress": step}
         labels = torch.tensor([rows[text] for text in some])
-        q = generate(generator, labels, seed=seed, image_ids=ids[start : start + block], **options)
-        images.append(decode_tokens(pair, q).cpu())
+        painting = Painting(pair, len(some))
+        numbers = ids[start : start + block]
+        generate(generator, labels, seed=seed, image_ids=numbers, finished=painting, **options)
+        images.append(painting.images())
     return torch.cat(images)
 
 

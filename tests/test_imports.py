@@ -57,6 +57,7 @@ TOP = {
     "fetch",
     "inference",
     "initial",
+    "painting",
     "plan",
     "planning",
     "provenance",

@@ -16,8 +16,10 @@ from gear.data.crop import Interpolation
 from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
 from gear.evaluate.results import Model, require_seed
+from gear.generator.lighter import Precision, lighter
 from gear.generator.sampling import LANES, Options, class_labels, generate
-from gear.inference import decode_tokens, label_numbers, require_classes
+from gear.inference import label_numbers, require_classes
+from gear.painting import decode_tokens
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
@@ -29,19 +31,29 @@ class Drawn:
     """n samples of a generator and its tokenizer, classes balanced in any leading part. On every rank alike.
 
     classes: names or numbers of those to draw, in turn; none: all. options: of `generate`, in place of the run's.
-    batch: images in one pass on a GPU; kernels for another may round differently. Raises ValueError for a pair without
-    generator, and for options that are out of range.
+    batch: images in one pass, `usual_batch` of the device; another may round differently. precision: as of `lighter`.
+    Raises ValueError for a pair without generator, and for options that are out of range.
     """
 
     def __init__(
-        self, pair: Pair, n: int, seed: int = 0, *, classes: tuple[str, ...] = (), batch: int = 128, **options: Any
+        self,
+        pair: Pair,
+        n: int,
+        seed: int = 0,
+        *,
+        classes: tuple[str, ...] = (),
+        batch: int | None = None,
+        precision: Precision = "float32",
+        **options: Any,
     ):
         require_seed(seed)
-        self.pair, self.generator, self.seed = pair, require_classes(pair), seed
+        self.pair, self.seed = pair, seed
+        self.precision: Precision = precision
+        self.generator = lighter(require_classes(pair), precision)
         self.options = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
         given = label_numbers(classes, pair.checkpoint.classes) or None
         self.labels = class_labels(n, self.generator.null_label, given, seed)
-        self.block = LANES if pair.on.type == "cpu" else -(-batch // LANES) * LANES
+        self.block = batch or usual_batch(pair)
         side = pair.checkpoint.config.data.resolution
         self.resolution: tuple[int, int] = (side, side)
         self.classes = classes
@@ -50,14 +62,14 @@ class Drawn:
         return len(self.labels)
 
     def about(self) -> dict[str, Any]:
-        """The weights by the SHA-256 of their numbers; the block only where it may round differently."""
+        """The weights by the SHA-256 of their numbers."""
         checkpoint = self.pair.checkpoint
         found = {"kind": "samples", "path": str(checkpoint.path), "step": checkpoint.step, "n": len(self)}
         found |= {"resolution": list(self.resolution), "interpolation": None, "crop": "none", "seed": self.seed}
         found |= {"classes": list(self.classes), "weights_sha256": self._weights, **self.options}
         interval = self.options["cfg_interval"]
         found["cfg_interval"] = None if interval is None else list(interval)
-        return found | ({} if self.pair.on.type == "cpu" else {"batch": self.block})
+        return found | unusual(self.pair, self.block, self.precision)
 
     @cached_property
     def _weights(self) -> str:
@@ -80,7 +92,7 @@ class Drawn:
     def model(self, name: str | None = None) -> Model:
         """What drew them, for results.json."""
         checkpoint = self.pair.checkpoint
-        return model(checkpoint, name or called(checkpoint.path), self.generator)
+        return model(checkpoint, name or called(checkpoint.path), require_classes(self.pair))
 
     @torch.no_grad()
     def _drawn(self, ids: range) -> UInt8[Tensor, "b 3 H W"]:
@@ -90,7 +102,24 @@ class Drawn:
 
     def label(self, but: str = "") -> str:
         """What tells these samples from others of the run, for the name of a folder. but: an option to leave out."""
-        return label(self.pair, self.options, self.seed, but, classes="-".join(self.classes))
+        more = {"classes": "-".join(self.classes)} | unusual_precision(self.precision)
+        return label(self.pair, self.options, self.seed, but, **more)
+
+
+def usual_batch(pair: Pair) -> int:
+    """Images in one pass, where nothing else was asked for."""
+    return LANES if pair.on.type == "cpu" else 128
+
+
+def unusual(pair: Pair, batch: int, precision: Precision) -> dict[str, Any]:
+    """What samples depend on by rounding, for `about`: the batch, unless it is that of every CPU, and a precision
+    other than float32."""
+    same = pair.on.type == "cpu" and batch == LANES
+    return ({} if same else {"batch": batch}) | unusual_precision(precision)
+
+
+def unusual_precision(precision: Precision) -> dict[str, str]:
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def label(pair: Pair, options: Mapping[str, Any], seed: int, but: str = "", **more: str) -> str:

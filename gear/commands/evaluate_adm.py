@@ -20,6 +20,7 @@ def adm(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    precision: Literal["bfloat16", "int8"] | None = None,
     seed: int = 0,
     tokenizer: str | None = None,
     resolution: int | None = None,
@@ -46,6 +47,7 @@ def adm(
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side: of public files, which do not say; of images, to resize and crop them.
@@ -65,6 +67,7 @@ def adm(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "precision": precision,
         "classes": classes or None,
     }
     asked = Asked(

@@ -20,6 +20,7 @@ def coco(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    precision: Literal["bfloat16", "int8"] | None = None,
     negative: str | None = None,
     tokenizer: str | None = None,
     resolution: int | None = None,
@@ -50,6 +51,7 @@ def coco(
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
@@ -75,7 +77,13 @@ def coco(
     started = time.perf_counter()
     results.require_seed(seed)
     prompted.require_model(images, draw_only)
-    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options = {
+        "cfg_scale": cfg_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "precision": precision,
+    }
     on = distributed.own_device(build.device(Config(device=device)))
     with distributed.joined(on):
         where = {"tokenizer": tokenizer, "negative": negative, "resolution": resolution, "device": str(on)}

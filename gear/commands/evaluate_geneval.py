@@ -19,6 +19,7 @@ def geneval(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    precision: Literal["bfloat16", "int8"] | None = None,
     negative: str | None = None,
     tokenizer: str | None = None,
     resolution: int | None = None,
@@ -47,6 +48,7 @@ def geneval(
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).
@@ -65,7 +67,13 @@ def geneval(
     results.require_seed(seed)
     prompted.require_alone(source, "geneval", draw_only)
     on = distributed.own_device(build.device(Config(device=device)))
-    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options = {
+        "cfg_scale": cfg_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "precision": precision,
+    }
     where = {
         "tokenizer": tokenizer,
         "resolution": resolution,

@@ -19,6 +19,7 @@ def gpic(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    precision: Literal["bfloat16", "int8"] | None = None,
     negative: str | None = None,
     resolution: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
@@ -45,6 +46,7 @@ def gpic(
         temperature: Of the softmax; 0 takes the most likely token.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
         interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
@@ -67,7 +69,13 @@ def gpic(
     started = time.perf_counter()
     results.require_seed(seed)
     prompted.require_model(source, draw_only)
-    options = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options = {
+        "cfg_scale": cfg_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "precision": precision,
+    }
     on = distributed.own_device(build.device(Config(device=device)))
     where = {"device": str(on), "tokenizer": tokenizer, "resolution": resolution, "seed": seed}
     with distributed.joined(on):

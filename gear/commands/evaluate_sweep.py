@@ -25,6 +25,7 @@ def sweep(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    precision: Literal["bfloat16", "int8"] | None = None,
     negative: str | None = None,
     detector: str = "facebook/mask2former-swin-small-coco-instance",
     clip: str = "openai/clip-vit-large-patch14",
@@ -64,6 +65,7 @@ def sweep(
         temperature: Of the softmax. This and the next two by default as the run has them.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
+        precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         detector: GenEval's judge, as `gear evaluate geneval` says; so is the next.
         clip: Which tells colours.
@@ -91,7 +93,7 @@ def sweep(
     wrong = [scale for scale in scales if not 0 <= scale < float("inf")]
     if len(scales) < 2 or wrong or len(set(scales)) < len(scales):
         raise ValueError(f"--scales must be two or more different numbers, 0 or above; they are {scales}.")
-    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "precision": precision}
     options = {name: value for name, value in given.items() if value is not None}
     if reference is None:
         where = {"tokenizer": tokenizer, "resolution": resolution, "negative": negative}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from torch import Tensor
 
 from gear import ranks, text
 from gear.commands import models
-from gear.commands.drawing import is_model, label
+from gear.commands.drawing import is_model, label, unusual, unusual_precision, usual_batch
 from gear.evaluate import layouts, pictures
 from gear.evaluate.captions import Caption, captions
 from gear.evaluate.images import Decoded
 from gear.evaluate.prompts import dpg
 from gear.evaluate.results import Model, require_seed
-from gear.generator.sampling import LANES, Options
-from gear.inference import check_prompts, paint, require_texts
+from gear.generator.lighter import Precision
+from gear.generator.sampling import Options
+from gear.inference import check_prompts, in_precision, paint, require_texts
 from gear.run import Pair, load
 from gear.text.wording import require_whole
 from gear.train import distributed
@@ -30,7 +32,8 @@ IMAGES = "images"  # folder of what was drawn, in that of an evaluation
 class Artist:
     """`artist(texts, numbers)` draws an image a text, as `gear.evaluate.layouts` asks for them.
 
-    options: of `generate`, all of them. batch: images in one pass on a GPU. digests: of the weights, by their parts.
+    options: of `generate`, all of them. batch: images in one pass. digests: of the weights, by their parts. precision:
+    as of `lighter`.
     """
 
     pair: Pair
@@ -39,10 +42,16 @@ class Artist:
     options: Mapping[str, Any]
     batch: int
     digests: Mapping[str, str]
+    precision: Precision = "float32"
+
+    @cached_property
+    def drawing(self) -> Pair:
+        """The pair in the precision that it draws in."""
+        return in_precision(self.pair, self.precision)
 
     def __call__(self, texts: Sequence[str], numbers: Sequence[int]) -> UInt8[Tensor, "b 3 H W"]:
         options = {"negative": self.negative, "batch": self.batch, **self.options}
-        return paint(self.pair, texts, self.seed, image_ids=numbers, **options)
+        return paint(self.drawing, texts, self.seed, image_ids=numbers, **options)
 
     def at(self, scale: float) -> "Artist":
         """With another scale of guidance."""
@@ -53,11 +62,11 @@ class Artist:
         check_prompts(self.pair, texts, self.negative, Options(**self.options).guided)
 
     def about(self) -> dict[str, Any]:
-        """What the images depend on beside the prompts; the batch only where it may round differently."""
+        """What the images depend on beside the prompts."""
         interval = self.options["cfg_interval"]
         found = {"seed": self.seed, "negative": self.negative, **self.digests, **self.options}
         found["cfg_interval"] = None if interval is None else list(interval)
-        return found | ({} if self.pair.on.type == "cpu" else {"batch": self.batch})
+        return found | unusual(self.pair, self.batch, self.precision)
 
     def source(self) -> dict[str, Any]:
         """For results.json."""
@@ -67,7 +76,7 @@ class Artist:
     def folder(self, what: str, but: str = "") -> Path:
         """Where an evaluation of these images goes by default. but: an option that its name leaves out."""
         negative = hashlib.sha256(self.negative.encode()).hexdigest()[:8] if self.negative else ""
-        told = label(self.pair, self.options, self.seed, but, negative=negative)
+        told = label(self.pair, self.options, self.seed, but, negative=negative, **unusual_precision(self.precision))
         return models.folder(self.pair.checkpoint) / models.slug(what, told)
 
     def model(self) -> Model:
@@ -75,7 +84,14 @@ class Artist:
         return models.model(checkpoint, models.called(checkpoint.path), generator)
 
 
-def artist(pair: Pair, seed: int = 0, negative: str | None = None, batch: int = 128, **options: Any) -> Artist:
+def artist(
+    pair: Pair,
+    seed: int = 0,
+    negative: str | None = None,
+    batch: int | None = None,
+    precision: Precision = "float32",
+    **options: Any,
+) -> Artist:
     """options: of `generate`, in place of the run's. Raises ValueError for a pair that draws classes, and for options
     that are out of range."""
     require_seed(seed)
@@ -85,8 +101,7 @@ def artist(pair: Pair, seed: int = 0, negative: str | None = None, batch: int = 
     digests = {"weights_sha256": models.weights_sha256(pair.checkpoint, "tokenizer", "generator")}
     digests |= {"text_encoder": said.encoder, "text_encoder_sha256": text.digests(said)}
     whole = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
-    lanes = LANES if pair.on.type == "cpu" else -(-batch // LANES) * LANES
-    return Artist(pair, seed, negative or None, whole, lanes, digests)
+    return Artist(pair, seed, negative or None, whole, batch or usual_batch(pair), digests, precision)
 
 
 def opened(

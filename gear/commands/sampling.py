@@ -36,7 +36,7 @@ def sample_prompts(
     **options: Any,
 ) -> Path:
     """`each` images of each text, and where they are. Image j of text i has the number `each` i + j, however they are
-    saved. options: of `generate`, in place of the run's.
+    saved. options: of `artist`, in place of the run's.
 
     Where the font of a sheet lacks letters, its texts are in a file beside it, in their order, too.
     """
@@ -55,7 +55,7 @@ def sample_prompts(
         layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
         _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
         return path
-    images = draw_prompts(pair, whole, seed, negative=negative, batch=painter.batch, **painter.options)
+    images = draw_prompts(painter.drawing, whole, seed, negative=negative, batch=painter.batch, **painter.options)
     if save == "npz":
         path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}.npz"
         save_npz(images, path, torch.tensor(rows))

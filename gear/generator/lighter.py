@@ -52,7 +52,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"]:
         if x.device.type == "cpu":
-            return torch._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale).unflatten(0, x.shape[:-1])
+            rows = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
+            return rows.unflatten(0, x.shape[:-1])
         return F.linear(x, self.weight.to(x.dtype)) * self.scale
 
 

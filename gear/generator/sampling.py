@@ -4,8 +4,8 @@
 images are asked for, in which calls, or on which rank. Two things make it so. The noise of an image is a function of
 (seed, i) alone. And the network always runs the same number of rows (`batch`), with image i in row i % batch and a
 dummy where there is no image: a matrix product rounds differently for another number of rows, and with K = 16384 one
-image in a hundred then has a token that a last bit decided. Rows do not see each other. On one CPU the rows of a float32
-product were the same bits for 4, 8, 12, .. 128 of them, but not those of attention on two threads: nothing to rely on.
+image in a hundred then has a token that a last bit decided. Rows do not see each other. On one CPU the rows of a
+float32 product were the same bits for 4, 8, 12 .. 128 of them, but those of attention on two threads were not.
 
 **One prompt, one text pass.** A caption is read by itself, once for all its images, and its keys and values are laid
 into the rows that draw them. What comes of a prompt therefore depends neither on the others nor on their lengths.

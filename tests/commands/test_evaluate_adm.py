@@ -77,6 +77,7 @@ def test_what_is_drawn_otherwise_is_another_source(trained: Path):
     pair = run.load(trained, "cpu")
     about = Drawn(pair, 8, seed=0).about()
     others = [Drawn(pair, 8, seed=1), Drawn(pair, 8, cfg_scale=3.0), Drawn(pair, 8, top_k=2)]
+    others += [Drawn(pair, 8, precision="bfloat16"), Drawn(pair, 8, batch=4)]
     others += [Drawn(pair, 8, classes=("disc",)), Drawn(pair, 8, cfg_interval=(0, 2))]
     assert all(other.about() != about for other in others)
     tensors = dict(pair.checkpoint.tensors)

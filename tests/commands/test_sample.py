@@ -12,10 +12,13 @@ import tyro
 from PIL import Image
 
 from gear import inference
+from gear.commands.prompted import artist
 from gear.commands.sample import sample
 from gear.evaluate.captions import captions
 from gear.evaluate.layouts import LayoutError
 from gear.evaluate.prompts import PromptError
+from gear.generator import generate
+from gear.painting import Painting, decode_tokens
 from gear.run import Pair, load
 
 LONG = "a photo of " + "three red cups left of " * 5 + "the dog"  # 30 words and two signs around them
@@ -58,6 +61,32 @@ def test_more_images_than_are_drawn_at_once(pair: Pair, monkeypatch: pytest.Monk
     monkeypatch.setattr(inference, "AT_ONCE", 32)
     assert torch.equal(inference.paint(pair, texts, 1, progress=lambda *at: steps.append(at)), whole)
     assert steps == [(i + 1, 3 * 16) for i in range(3 * 16)]
+
+
+def test_what_a_pass_has_finished_is_decoded_as_all_would_be(pair: Pair) -> None:
+    generator, texts = inference.require_texts(pair)
+    painting, prompts = Painting(pair, 5), texts(["a red cup", "the dog"])
+    q = generate(
+        generator, torch.arange(5) % 2, seed=0, prompts=prompts, batch=2, image_ids=[4, 1, 2, 0, 3], finished=painting
+    )
+    assert len(painting.parts) == 3
+    assert torch.equal(painting.images(), decode_tokens(pair, q))
+    with pytest.raises(ValueError, match="6 images were asked for, and 0 are finished"):
+        Painting(pair, 6).images()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_another_precision_and_batch(talking: Path, pair: Pair, tmp_path: Path, precision: str) -> None:
+    options = ("--prompt", "a red cup", "--n", 3, "--save", "npz")
+    command(talking, *options, "--precision", precision, "--batch", 1, "--out", tmp_path / "a.npz")
+    light = inference.in_precision(pair, "bfloat16" if precision == "bfloat16" else "int8")
+    wanted = inference.draw_prompts(light, ["a red cup"] * 3, 0, batch=1)
+    assert np.array_equal(npz(tmp_path / "a.npz")[0], wanted.permute(0, 2, 3, 1).numpy())
+    told = artist(pair, 0, batch=1, precision="int8")
+    assert told.about() | {"batch": 1, "precision": "int8"} == told.about()
+    assert artist(pair, 0).about().keys().isdisjoint({"batch", "precision"})
+    with pytest.raises(ValueError, match="batch must be at least 1; it is 0"):
+        command(talking, *options, "--batch", 0)
 
 
 def test_guidance_leads_away_from_the_negative_text(pair: Pair) -> None:
