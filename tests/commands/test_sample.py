@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_another_precision_and_batch(talking: Path, pair: Pair, tmp_path: Path, 
     options = ("--prompt", "a red cup", "--n", 3, "--save", "npz")
     command(talking, *options, "--precision", precision, "--batch", 1, "--out", tmp_path / "a.npz")
     light = inference.in_precision(pair, "bfloat16" if precision == "bfloat16" else "int8")
-    wanted = inference.draw_prompts(light, ["a red cup"] * 3, 0, batch=1)
+    wanted = inference.draw_prompts(light, ["a red cup"] * 3, 0, batch=1, **asdict(pair.checkpoint.config.sampling))
     assert np.array_equal(npz(tmp_path / "a.npz")[0], wanted.permute(0, 2, 3, 1).numpy())
     told = artist(pair, 0, batch=1, precision="int8")
     assert told.about() | {"batch": 1, "precision": "int8"} == told.about()
