@@ -15,7 +15,8 @@ A is float32 even under bfloat16 autocast and beside TF32 (float64 stays float64
 Shapes: N positions in any leading shape ("*N"), K codewords, d latent channels, D generator width.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -29,8 +30,9 @@ from torch.autograd.function import once_differentiable
 
 from gear.cuda import compiled
 
-BLOCK = 1 << 20  # entries of A held at once: 4 MiB of float32, which a core's caches can serve
-ON_A_GPU = 1 << 26  # where each block is a dozen launches: 256 MiB
+ENTRIES = 1 << 20  # of A held at once: 4 MiB of float32, which a core's caches can serve
+ON_A_GPU = 1 << 26  # where each tile is a dozen launches: 256 MiB
+LOG_2 = math.log(2)
 WIDEST = 32  # latent channels that `gear.kernels` makes scores of anew at no cost worth naming
 
 
@@ -91,9 +93,11 @@ class Assignment:
         z, c, b = _flat(self.z), full(self.codewords), None if self.bias is None else full(self.bias)
         if (kernels := _kernels(z, c)) is not None:
             return kernels.statistics(*_over(z, c, b, self.scale, 1.0))[2].long().view(self.z.shape[:-1])
+        q = torch.empty(len(z), dtype=torch.int64, device=z.device)
         with exact(z.device):
-            q = [_rows(rows, c, b, self.scale).argmax(-1) for rows in z.split(_block(c))]
-        return torch.cat(q).view(self.z.shape[:-1])
+            for rows, _, a in _tiles(z, c, b, self.scale, 1.0, len(c)):
+                torch.argmax(a, -1, out=q[rows])
+        return q.view(self.z.shape[:-1])
 
     def soft(self, E: Float[Tensor, "K D"], tau: float) -> Float[Tensor, "*N D"]:
         """u^s_i = softmax(A_i / tau) E (eq. 8). Gradients reach z, the codewords and, if it wants one, E."""
@@ -157,7 +161,7 @@ def _sign_patterns(a: Float[Tensor, "N bits"]) -> Float[Tensor, "N K"]:
     return p
 
 
-# ------------------------------------------------------------------------------- blocks of rows, forward and backward
+# ---------------------------------------------------------------------------------- tiles of A, forward and backward
 
 
 def _above_zero(name: str, value: float) -> None:
@@ -169,12 +173,8 @@ def _flat(z: Tensor) -> Tensor:
     return full(z).reshape(-1, z.shape[-1])
 
 
-def _block(c: Tensor) -> int:
-    return max(1, (ON_A_GPU if c.is_cuda else BLOCK) // c.shape[0])
-
-
 def _kernels(z: Tensor, c: Tensor) -> ModuleType | None:
-    """`gear.kernels` on CUDA, for what it takes; None: the blocks below, which take everything."""
+    """`gear.kernels` on CUDA, for what it takes; None: the tiles below, which take everything."""
     if not (z.is_cuda and z.dtype == c.dtype == torch.float32 and z.shape[-1] <= WIDEST):
         return None
     return compiled("gear.kernels")
@@ -191,88 +191,132 @@ def _product(device: torch.device) -> torch.dtype:
     return torch.get_autocast_dtype(device.type) if low else torch.float32
 
 
-def _rows(z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float = 1.0) -> Tensor:
-    """Some rows of A / T, with scale = s / T and inverse = 1 / T."""
-    return scale * (z @ c.T) if b is None else torch.addmm(b, z, c.T, beta=inverse, alpha=scale)
+def _square(c: Tensor) -> int:
+    """Codewords of a square tile, which asks for each row of E and of u equally seldom."""
+    return min(math.isqrt(ON_A_GPU if c.is_cuda else ENTRIES), len(c))
 
 
-def _through_rows(
-    ctx: Any, grad_rows: Callable[[slice, Tensor], Tensor]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients of z, c and b from grad_rows(block, logits) = dL/d(A / T) of each block, computed again here."""
+def _memory(z: Tensor, c: Tensor, columns: int) -> Tensor:
+    """For the values of a tile of `columns` codewords. It is used again by each tile: the kernel gives new memory to a
+    process page by page, which takes longer than what is done with it here."""
+    return z.new_empty(min(len(z), max(1, (ON_A_GPU if c.is_cuda else ENTRIES) // columns)) * columns)
+
+
+def _tiles(
+    z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float, columns: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """scale <z_i, c_k> + inverse b_k, some rows by `columns` codewords at a time: rows, codewords, values, which stay
+    until the next tile."""
+    memory = _memory(z, c, columns)
+    height = len(memory) // columns
+    for i in range(0, len(z), height):
+        rows = slice(i, min(i + height, len(z)))
+        for k in range(0, len(c), columns):
+            words = slice(k, min(k + columns, len(c)))
+            out = memory[: (rows.stop - i) * (words.stop - k)].view(rows.stop - i, words.stop - k)
+            if b is None:
+                torch.mm(z[rows], c[words].T, out=out).mul_(scale)
+            else:
+                torch.addmm(b[words], z[rows], c[words].T, beta=inverse, alpha=scale, out=out)
+            yield rows, words, out
+
+
+def _in_bits(ctx: Any, columns: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Tiles of A / T in units of log 2, since 2^x is a third of the time of e^x and never slow where it underflows."""
     z, c, b = ctx.saved_tensors[:3]
-    need_z, need_c, need_b = ctx.needs_input_grad[:3]
-    dz = torch.empty_like(z) if need_z else None
-    dc = torch.zeros_like(c) if need_c else None
-    db = torch.zeros_like(b) if need_b else None
-    with exact(z.device):
-        for start in range(0, z.shape[0], _block(c)):
-            block = slice(start, min(start + _block(c), z.shape[0]))
-            g = grad_rows(block, _rows(z[block], c, b, ctx.scale, ctx.inverse))
-            if dz is not None:
-                dz[block] = ctx.scale * (g @ c)
-            if dc is not None:
-                dc.addmm_(g.T, z[block], alpha=ctx.scale)
-            if db is not None:
-                db += ctx.inverse * g.sum(0)
-    return dz, dc, db
+    return _tiles(z, c, b, ctx.scale / LOG_2, ctx.inverse / LOG_2, columns)
+
+
+class _Gradients:
+    """The gradients of z, c and b, gathered from tiles g of dL/d(A / T)."""
+
+    def __init__(self, ctx: Any):
+        self.z, self.c, b = ctx.saved_tensors[:3]
+        self.scale, self.inverse = ctx.scale, ctx.inverse
+        need_z, need_c, need_b = ctx.needs_input_grad[:3]
+        self.dz = torch.zeros_like(self.z) if need_z else None
+        self.dc = self.c.new_zeros(self.c.shape[::-1]) if need_c else None  # [d K]: five times as fast as [K d]
+        self.db = torch.zeros_like(b) if need_b else None
+
+    def add(self, rows: slice, words: slice, g: Tensor) -> None:
+        if self.dz is not None:
+            self.dz[rows].addmm_(g, self.c[words], alpha=self.scale)
+        if self.dc is not None:
+            self.dc[:, words].addmm_(self.z[rows].T, g, alpha=self.scale)
+        if self.db is not None:
+            self.db[words].add_(g.sum(0), alpha=self.inverse)
+
+    def found(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        return self.dz, None if self.dc is None else self.dc.T.contiguous(), self.db
 
 
 class _Soft(torch.autograd.Function):
+    """softmax(A / T) E, a tile at a time with a running maximum and sum (Milakov and Gimelshein 2018)."""
+
     @staticmethod
     def forward(ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, E: Tensor, scale: float, inverse: float) -> Tensor:
-        u = z.new_empty(z.shape[0], E.shape[1])
+        u, mass, top = z.new_zeros(len(z), E.shape[1]), z.new_zeros(len(z), 1), z.new_full((len(z), 1), -torch.inf)
         with exact(z.device):
-            for rows, out in zip(z.split(_block(c)), u.split(_block(c)), strict=True):
-                torch.mm(_rows(rows, c, b, scale, inverse).softmax(-1), E, out=out)
-        ctx.save_for_backward(z, c, b, E, u)
+            for rows, words, a in _tiles(z, c, b, scale / LOG_2, inverse / LOG_2, _square(c)):
+                highest = torch.maximum(top[rows], a.amax(-1, keepdim=True))
+                shrunk = (top[rows] - highest).exp2_()
+                e = a.sub_(highest).exp2_()
+                mass[rows] = mass[rows] * shrunk + e.sum(-1, keepdim=True)
+                u[rows].mul_(shrunk).addmm_(e, E[words])
+                top[rows] = highest
+        u /= mass
+        ctx.save_for_backward(z, c, b, E, u, top.add_(mass.log2_()))
         ctx.scale, ctx.inverse = scale, inverse
         return u
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        E, u = ctx.saved_tensors[3:]
-        dE = torch.zeros_like(E) if ctx.needs_input_grad[3] else None
-
-        def grad_rows(block: slice, logits: Tensor) -> Tensor:
-            pi, g = logits.softmax(-1), grad[block]
-            if dE is not None:
-                dE.addmm_(pi.T, g)
-            inner = (g * u[block]).sum(-1, keepdim=True)  # sum_k pi_k <g, e_k> = <g, u>
-            return (g @ E.T).sub_(inner).mul_(pi)
-
-        return *_through_rows(ctx, grad_rows), dE, None, None
+        E, u, log_mass = ctx.saved_tensors[3:]
+        dE, gradients = torch.zeros_like(E) if ctx.needs_input_grad[3] else None, _Gradients(ctx)
+        inner = (grad * u).sum(-1, keepdim=True)  # sum_k pi_k <g, e_k> = <g, u>
+        memory = _memory(grad, E, _square(E))
+        with exact(E.device):
+            for rows, words, a in _in_bits(ctx, _square(E)):
+                pi, g = a.sub_(log_mass[rows]).exp2_(), memory[: a.numel()].view_as(a)
+                if dE is not None:
+                    dE[words].addmm_(pi.T, grad[rows])
+                torch.mm(grad[rows], E[words].T, out=g)
+                gradients.add(rows, words, g.sub_(inner[rows]).mul_(pi))
+        return *gradients.found(), dE, None, None
 
 
 class _Posterior(torch.autograd.Function):
+    """The entropies and the mean of softmax(A / T), some whole rows at a time: the mean needs their sums."""
+
     @staticmethod
     def forward(
         ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float
     ) -> tuple[Tensor, Tensor]:
-        h, mean = z.new_empty(z.shape[0]), z.new_zeros(c.shape[0])
+        h, mean, log_mass = z.new_empty(len(z)), z.new_zeros(len(c)), z.new_empty(len(z), 1)
+        memory = _memory(z, c, len(c))
         with exact(z.device):
-            for rows, out in zip(z.split(_block(c)), h.split(_block(c)), strict=True):
-                logp = _rows(rows, c, b, scale, inverse).log_softmax(-1)
-                p = logp.exp()
-                mean += p.sum(0)
-                out.copy_(-p.mul_(logp).sum(-1))
-        ctx.save_for_backward(z, c, b, h)
+            for rows, _, a in _tiles(z, c, b, scale / LOG_2, inverse / LOG_2, len(c)):
+                top = a.amax(-1, keepdim=True)
+                e = torch.exp2(a.sub_(top), out=memory[: a.numel()].view_as(a))
+                mass = e.sum(-1)
+                h[rows] = (mass.log2() - torch.linalg.vecdot(e, a) / mass) * LOG_2
+                mean.addmv_(e.T, 1 / mass)
+                log_mass[rows] = top + mass.log2()[:, None]
+        ctx.save_for_backward(z, c, b, h, log_mass)
         ctx.scale, ctx.inverse = scale, inverse
-        return h, mean / z.shape[0]
+        return h, mean / len(z)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h: Tensor, grad_mean: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        z, _, _, h = ctx.saved_tensors
-        grad_p = grad_mean / z.shape[0]
-
-        def grad_rows(block: slice, logits: Tensor) -> Tensor:
-            # dH/da_k = -p_k (log p_k + H);  d<g, p>/da_k = p_k (g_k - <g, p>)
-            logp = logits.log_softmax(-1)
-            p = logp.exp()
-            inner = (p @ grad_p).unsqueeze(-1)
-            g_h = grad_h[block].unsqueeze(-1)
-            return logp.add_(h[block].unsqueeze(-1)).mul_(-g_h).add_(grad_p).sub_(inner).mul_(p)
-
-        return *_through_rows(ctx, grad_rows), None, None
+        z, c, _, h, log_mass = ctx.saved_tensors
+        grad_p, gradients, memory = grad_mean / len(z), _Gradients(ctx), _memory(z, c, len(c))
+        with exact(z.device):
+            for rows, words, a in _in_bits(ctx, len(c)):
+                # dH/da_k = -p_k (log p_k + H);  d<g, p>/da_k = p_k (g_k - <g, p>)
+                p = torch.exp2(a.sub_(log_mass[rows]), out=memory[: a.numel()].view_as(a))
+                inner = (p @ grad_p)[:, None]
+                g = a.mul_(LOG_2).add_(h[rows, None]).mul_(-grad_h[rows, None]).add_(grad_p).sub_(inner).mul_(p)
+                gradients.add(rows, words, g)
+        return *gradients.found(), None, None

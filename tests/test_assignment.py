@@ -16,8 +16,9 @@ QUANTIZERS = {"VQ": lambda: VQ(37, 5), "LFQ": lambda: LFQ(5), "IBQ": lambda: IBQ
 
 @pytest.fixture(params=[1, 40, 111, 10**6], ids=lambda block: f"block{block}")
 def block(request, monkeypatch):
-    """Rows of A held at once: one, one, three (which divides nothing here), all."""
-    monkeypatch.setattr(assignment, "BLOCK", request.param)
+    """Entries of A held at once. Whole rows: one, one, three (which divides nothing here), all. Square tiles: of side 1,
+    6, 10, all."""
+    monkeypatch.setattr(assignment, "ENTRIES", request.param)
 
 
 def quantizer(name):
@@ -175,13 +176,14 @@ def test_float32_under_autocast(block):
 
 def test_products_are_exact_beside_tf32(monkeypatch):
     """What torch is told while A is computed, forward and backward, where it is told otherwise around it."""
-    seen, rows = [], assignment._rows
+    seen, tiles = [], assignment._tiles
 
     def noted(*args):
-        seen.append(torch.get_float32_matmul_precision())
-        return rows(*args)
+        for tile in tiles(*args):
+            seen.append(torch.get_float32_matmul_precision())
+            yield tile
 
-    monkeypatch.setattr(assignment, "_rows", noted)
+    monkeypatch.setattr(assignment, "_tiles", noted)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -200,7 +202,7 @@ def test_products_are_exact_beside_tf32(monkeypatch):
 
 def test_memory_does_not_hold_the_matrix(monkeypatch):
     """What the forward pass keeps for the backward one, counted exactly: nothing of size N x K."""
-    monkeypatch.setattr(assignment, "BLOCK", 1 << 12)
+    monkeypatch.setattr(assignment, "ENTRIES", 1 << 12)
     N, K = 512, 1024
     z, c, E = torch.randn(N, 4, requires_grad=True), torch.randn(K, 4, requires_grad=True), torch.randn(K, 16)
     kept = []

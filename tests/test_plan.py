@@ -131,8 +131,8 @@ def test_what_stays_float32_under_bfloat16(tiny: Config, trained) -> None:
     assert lpips.bfloat16 == 0 < lpips.float32
     soft = plan.plan(low).flops["generator"]
     q, rows = low.tokenizer.quantizer, low.batch * (grid(low) ** 2 - 1)
-    # <z, c> forward, again in the backward pass, and its gradient of z; softmax(A / tau) E and its gradient
-    assert soft.float32 == 2 * rows * q.codebook_size * (3 * q.dim + 2 * low.generator.width)
+    # <z, c> forward, again in the backward pass, and its gradients of z and c; softmax(A / tau) E and its gradient
+    assert soft.float32 == 2 * rows * q.codebook_size * (4 * q.dim + 2 * low.generator.width)
 
 
 def test_more_gpus_share_the_batch(tiny: Config) -> None:
