@@ -27,6 +27,7 @@ import torch
 
 from bench.readout import growth
 from bench.table import Row, alternating
+from bench.work import floor
 from gear.config import SIZES, Text
 from gear.generator import Generator, generate
 from gear.generator.beginning import Reading
@@ -36,7 +37,7 @@ from gear.prompts import Prompts
 
 SIZE, TOKENS, WIDTH, SIDE, K = "S", 77, 384, 8, 1024
 FEW, SHORT = 3, 4  # blocks, and tokens along a side, where every token is computed from the whole sequence
-BATCH, IMAGES, ROUNDS = 4, 32, 5
+BATCH, IMAGES, ROUNDS = 4, 32, 3
 
 
 def model(size: str, tokens: int, side: int, device: str, layers: int | None = None) -> Generator:
@@ -118,7 +119,7 @@ def run() -> list[Row]:
     for path, target, times, mine, theirs in cases:
         mine()
         t, spread = alternating({"ours": partial(seconds, mine), "plain": partial(seconds, theirs)}, times)
-        rows.append(Row(path, "s", t["ours"], t["plain"], target, spread, "arithmetic"))
+        rows.append(Row(path, "s", t["ours"], t["plain"], target, spread, "arithmetic", floor(mine)))
     m = {masked: peak(masked) for masked in (True, False)}
     return [*rows, Row("text, grad", "MiB", m[False], m[True], 1.1, 0.0, "layers B S D")]
 
