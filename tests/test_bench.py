@@ -50,9 +50,6 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(generator, "SIDE", 3)
     monkeypatch.setattr(generator, "peak", lambda side, device: 2.0)
     monkeypatch.setattr(text, "SIZES", {"S": cfg.Generator(layers=2, heads=2, width=32, tap=1)})
-    monkeypatch.setattr(sampling, "CONFIG", cfg.Generator(layers=2, heads=2, width=32, tap=1))
-    for name, size in {"K": 50, "SIDE": 3, "TOKENS": 6, "BATCH": 2}.items():
-        monkeypatch.setattr(sampling, name, size)
     for name, size in {"TOKENS": 6, "WIDTH": 8, "SIDE": 3, "SHORT": 2, "K": 50, "BATCH": 2, "IMAGES": 2}.items():
         monkeypatch.setattr(text, name, size)
     monkeypatch.setattr(text, "peak", lambda masked: 2.0)
@@ -81,7 +78,7 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "peak", lambda side: 3.0)
     for name, size in {"IMAGES": 50, "SIDE": 8, "CHANNELS": 24, "TARGET": 12, "PATCHES": 300, "BATCH": 16}.items():
         monkeypatch.setattr(probes, name, size)
-    for name in ("step", "sampling"):  # not yet at small sizes here
+    for name in ("step", "sampling"):  # test_bench_sampling, test_plain_step
         monkeypatch.delitem(bench.MODULES, name, raising=False)
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", "--only", ",".join(bench.MODULES), *arguments])
     bench.main()
