@@ -1,0 +1,34 @@
+"""The plain loops of `bench.sampling` draw what ours does, to the last token in float64; and its rows come out."""
+
+import pytest
+import torch
+
+from bench import ceilings, sampling
+from gear import config as cfg
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CONFIG", cfg.Generator(layers=2, heads=2, width=32, tap=1))
+    for name, size in {"K": 50, "SIDE": 3, "TOKENS": 6, "BATCH": 3, "ROUNDS": 1}.items():
+        monkeypatch.setattr(sampling, name, size)
+    monkeypatch.setattr(sampling, "ceilings", lambda device: ceilings.Ceilings(1e9, 1e9, 1e9, 1e9))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_sides_draw_the_same_tokens(scale: float) -> None:
+    g = sampling.first_tokens(sampling.model()).double()
+    drawn = sampling.ours(g, 3, scale)
+    assert drawn.unique().numel() > 3
+    assert torch.equal(drawn, sampling.cached(g, 3, scale, sampling.by_noise(3), 6))
+    assert torch.equal(sampling.ours(g, 1), sampling.uncached(g, sampling.by_noise(1), 6))
+
+
+def test_rows() -> None:
+    rows = sampling.run()
+    assert [row.path for row in rows] == [
+        *("sample 1", "sample 16", "sample 16, guided", "sample 1, bfloat16", "sample 1, int8"),
+    ]
+    assert all(row.ours > 0 and row.plain > 0 and row.floor for row in rows)
+    with pytest.raises(AssertionError, match="do not draw the same: 50% of the tokens"):
+        sampling.same(torch.tensor([1, 2]), torch.tensor([1, 3]))
