@@ -173,7 +173,7 @@ def generator_parts(s: Setting) -> list[Path]:
         torch.autograd.backward([H.logits, loss], [torch.full_like(H.logits, 1e-3), None])
 
     def head() -> Tensor:
-        return losses.next_token(full(net.output(states)), q)
+        return losses.next_token(states, net.output.weight, q)
 
     of_head = Work(s.flops(6 * N * K * D), size * 3 * N * D + (2 * size + 4) * K * D, N * K)
     return [

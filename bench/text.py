@@ -32,7 +32,6 @@ from gear.config import SIZES, Text
 from gear.generator import Generator, generate
 from gear.generator.beginning import Reading
 from gear.generator.layers import Sight
-from gear.losses import next_token
 from gear.prompts import Prompts
 
 SIZE, TOKENS, WIDTH, SIDE, K = "S", 77, 384, 8, 1024
@@ -69,7 +68,7 @@ def training(net: Generator, c: Prompts, q: torch.Tensor, masked: bool) -> None:
     if masked:
         net.sight = dense
     try:
-        next_token(net(q[:, :-1], c).logits, q).backward()
+        net(q[:, :-1], c, targets=q).ntp.backward()
     finally:
         net.__dict__.pop("sight", None)
 

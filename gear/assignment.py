@@ -265,20 +265,20 @@ class _Soft(torch.autograd.Function):
                 u[rows].mul_(shrunk).addmm_(e, E[words])
                 top[rows] = highest
         u /= mass
-        ctx.save_for_backward(z, c, b, E, u, top.add_(mass.log2_()))
+        ctx.save_for_backward(z, c, b, E, u, top, mass.log2_())
         ctx.scale, ctx.inverse = scale, inverse
         return u
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        E, u, log_mass = ctx.saved_tensors[3:]
+        E, u, top, log_mass = ctx.saved_tensors[3:]
         dE, gradients = torch.zeros_like(E) if ctx.needs_input_grad[3] else None, _Gradients(ctx)
         inner = (grad * u).sum(-1, keepdim=True)  # sum_k pi_k <g, e_k> = <g, u>
         memory = _memory(grad, E, _square(E))
         with exact(E.device):
             for rows, words, a in _in_bits(ctx, _square(E)):
-                pi, g = a.sub_(log_mass[rows]).exp2_(), memory[: a.numel()].view_as(a)
+                pi, g = a.sub_(top[rows]).sub_(log_mass[rows]).exp2_(), memory[: a.numel()].view_as(a)
                 if dE is not None:
                     dE[words].addmm_(pi.T, grad[rows])
                 torch.mm(grad[rows], E[words].T, out=g)
@@ -293,29 +293,30 @@ class _Posterior(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, c: Tensor, b: Tensor | None, scale: float, inverse: float
     ) -> tuple[Tensor, Tensor]:
-        h, mean, log_mass = z.new_empty(len(z)), z.new_zeros(len(c)), z.new_empty(len(z), 1)
+        h, mean = z.new_empty(len(z)), z.new_zeros(len(c))
+        top, log_mass = z.new_empty(2, len(z), 1)
         memory = _memory(z, c, len(c))
         with exact(z.device):
             for rows, _, a in _tiles(z, c, b, scale / LOG_2, inverse / LOG_2, len(c)):
-                top = a.amax(-1, keepdim=True)
-                e = torch.exp2(a.sub_(top), out=memory[: a.numel()].view_as(a))
+                torch.amax(a, -1, keepdim=True, out=top[rows])
+                e = torch.exp2(a.sub_(top[rows]), out=memory[: a.numel()].view_as(a))
                 mass = e.sum(-1)
                 h[rows] = (mass.log2() - torch.linalg.vecdot(e, a) / mass) * LOG_2
                 mean.addmv_(e.T, 1 / mass)
-                log_mass[rows] = top + mass.log2()[:, None]
-        ctx.save_for_backward(z, c, b, h, log_mass)
+                log_mass[rows, 0] = mass.log2_()
+        ctx.save_for_backward(z, c, b, h, top, log_mass)
         ctx.scale, ctx.inverse = scale, inverse
         return h, mean / len(z)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h: Tensor, grad_mean: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        z, c, _, h, log_mass = ctx.saved_tensors
+        z, c, _, h, top, log_mass = ctx.saved_tensors
         grad_p, gradients, memory = grad_mean / len(z), _Gradients(ctx), _memory(z, c, len(c))
         with exact(z.device):
             for rows, words, a in _in_bits(ctx, len(c)):
                 # dH/da_k = -p_k (log p_k + H);  d<g, p>/da_k = p_k (g_k - <g, p>)
-                p = torch.exp2(a.sub_(log_mass[rows]), out=memory[: a.numel()].view_as(a))
+                p = torch.exp2(a.sub_(top[rows]).sub_(log_mass[rows]), out=memory[: a.numel()].view_as(a))
                 inner = (p @ grad_p)[:, None]
                 g = a.mul_(LOG_2).add_(h[rows, None]).mul_(-grad_h[rows, None]).add_(grad_p).sub_(inner).mul_(p)
                 gradients.add(rows, words, g)

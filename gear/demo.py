@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from rich.console import Console
 from torch import Tensor
 
-from gear import build, inference, losses, ranks, recipes, run, weights
+from gear import build, inference, ranks, recipes, run, weights
 from gear.config import Config, grid
 from gear.data import Images
 from gear.evaluate.features import PooledEfficientNet
@@ -170,8 +170,7 @@ def held_out_ntp(pair: run.Pair, images: Images) -> float:
     for part in torch.arange(len(images)).split(inference.AT_ONCE):
         q = pair.tokenizer.encode(to_float(torch.from_numpy(images.pixels[part.numpy()]).to(pair.on)))
         labels = torch.from_numpy(images.labels[part.numpy()]).to(pair.on)
-        logits = pair.generator(q[:, :-1], labels).logits
-        total += losses.next_token(logits, q).item() * len(part)
+        total += pair.generator(q[:, :-1], labels, targets=q).ntp.item() * len(part)
     return total / len(images)
 
 

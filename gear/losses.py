@@ -4,14 +4,18 @@ Weights are applied in `gear.step`, not here. Everything is computed in float32 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gear import ranks
-from gear.assignment import Posterior, full
+from gear.assignment import LOG_2, Posterior, full
+
+LOGITS = 1 << 24  # held at once: 64 MiB of float32, in which a product is as fast as in one piece
 
 
 def reconstruction(x_hat: Float[Tensor, "B 3 H W"], x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
@@ -40,10 +44,15 @@ def critic(real: Float[Tensor, "B 1 h w"], fake: Float[Tensor, "B 1 h w"]) -> Fl
     return 0.5 * (F.relu(1 - full(real)).mean() + F.relu(1 + full(fake)).mean())
 
 
-def next_token(logits: Float[Tensor, "B N K"], q: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
-    """L_NTP, eq. 4, in nats per token: row i of the logits predicts q_i. The equation sums over the N tokens; like the
-    released code this is their mean, so that lambda means the same at every resolution."""
-    return F.cross_entropy(full(logits.flatten(0, 1)), q.flatten())
+def next_token(h: Float[Tensor, "B N D"], head: Float[Tensor, "K D"], q: Int[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """L_NTP, eq. 4, in nats per token: row i of the logits <h_i, head_k> predicts q_i. The equation sums over the N
+    tokens; like the released code this is their mean, so that lambda means the same at every resolution.
+
+    The logits are made some rows at a time, in the precision of any other product, and neither they nor their softmax
+    are kept: what the gradients need of them is multiplied out at once.
+    """
+    low = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
+    return _NextToken.apply(h.flatten(0, 1), head, q.flatten(), low)
 
 
 def alignment(
@@ -61,3 +70,43 @@ def alignment(
         return F.cosine_similarity(full(g), full(f[:, : g.shape[1]]), dim=-1).mean()
 
     return -torch.stack([cosine(projected[name], f) for name, f in features.items()]).mean()
+
+
+class _NextToken(torch.autograd.Function):
+    """The mean of log sum_k exp <h_i, w_k> - <h_i, w_q>, and its gradients, made in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, w: Tensor, q: Tensor, low: torch.dtype) -> Tensor:
+        wants_h, wants_w = ctx.needs_input_grad[:2]
+        dh = torch.empty_like(h) if wants_h else None
+        dw = torch.zeros_like(w) if wants_w else None
+        loss, (n, K) = full(h.new_zeros(())), (len(h), len(w))
+        rows = min(n, max(1, LOGITS // K))
+        memory = loss.new_empty(rows * K)
+        products = memory if low == memory.dtype else memory.new_empty(rows * K, dtype=low)
+        with torch.autocast(h.device.type, enabled=False):
+            w_low = w.to(low)
+            for first in range(0, n, rows):
+                some = slice(first, min(first + rows, n))
+                at, part = q[some, None], h[some].to(low)
+                shape, size = (len(part), K), len(part) * K
+                product = torch.mm(part, w_low.T, out=products[:size].view(shape))
+                a = product if products is memory else memory[:size].view(shape).copy_(product)
+                top, chosen = a.amax(-1, keepdim=True), a.gather(1, at)
+                e = a.sub_(top).mul_(1 / LOG_2).exp2_()  # as in `gear.assignment`
+                mass = e.sum(-1, keepdim=True)
+                loss += (mass.log() + top - chosen).sum() / n
+                g = e.div_(mass * n).scatter_add_(1, at, torch.full_like(top, -1 / n))
+                g = g if products is memory else product.copy_(g)
+                if dh is not None:
+                    dh[some] = g @ w_low
+                if dw is not None:
+                    dw += g.T @ part
+        ctx.save_for_backward(dh, dw)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
+        dh, dw = ctx.saved_tensors
+        return *(None if d is None else d * grad.to(d.dtype) for d in (dh, dw)), None, None

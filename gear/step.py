@@ -9,7 +9,7 @@ Every regime of the paper is `gear_step` with something removed, and stands besi
     naive_step    no hard/soft separation           Figure 2b, which collapses
 
 A new idea is a new function here, never an `if` inside `gear_step`. The modules arrive as arguments; what they must
-return is `Tokenized` for the tokenizer and, for the generator, an object with `projected` and `logits`
+return is `Tokenized` for the tokenizer and, for the generator, an object with `projected` and `ntp`
 (`gear.generator.States`).
 """
 
@@ -116,8 +116,8 @@ def gear_step(
     norm_tok = update(vq["L_VQ"] + stage.guidance * align_s, tokenizer.net)  # 6   guidance -> tokenizer
     adversary = critic_step(tokenizer, x, t.x_hat)                         #       the adversary of eq. 2
 
-    H_h = generator(t.q[:, :-1], c)                                        # 3, 4  u^h = E[q], S^h to layer L
-    ntp = losses.next_token(H_h.logits, t.q)                               # 5     L_NTP
+    H_h = generator(t.q[:, :-1], c, targets=t.q)                           # 3, 4  u^h = E[q], S^h to layer L
+    ntp = H_h.ntp                                                          # 5     L_NTP, `losses.next_token`
     align_h = losses.alignment(H_h.projected, f)                           # 5     L_align^h
     norm_ar = update(ntp + lam * align_h, generator)                       # 7     NTP -> AR
     # fmt: on
@@ -140,8 +140,8 @@ def frozen_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Fro
 
 def encoded_step(generator: Trained, batch: Encoded, stage: Frozen) -> Step:
     """`frozen_step` on tokens that `gear encode` stored: equal losses, without running the tokenizer again."""
-    H = generator(batch.q[:, :-1], batch.c)
-    ntp, align = losses.next_token(H.logits, batch.q), losses.alignment(H.projected, batch.f)
+    H = generator(batch.q[:, :-1], batch.c, targets=batch.q)
+    ntp, align = H.ntp, losses.alignment(H.projected, batch.f)
     norm_ar = update(ntp + stage.lam * align, generator)
     return report(batch.q, generator.module.codebook_size, {"ntp": ntp, "align_hard": align} | norm_ar)
 
@@ -151,8 +151,8 @@ def naive_step(tokenizer: Learner, generator: Trained, batch: Batch, stage: Naiv
     t = tokenizer.net(batch.x)
     vq = eq2(tokenizer, batch.x, t)
     u = t.A[:, :-1].straight_through(generator.module.embedding, stage.tau)
-    H = generator(u, batch.c)
-    ntp, align = losses.next_token(H.logits, t.q), losses.alignment(H.projected, batch.f)
+    H = generator(u, batch.c, targets=t.q)
+    ntp, align = H.ntp, losses.alignment(H.projected, batch.f)
     norms = update(vq["L_VQ"] + ntp + stage.lam * align, tokenizer.net, generator)
     adversary = critic_step(tokenizer, batch.x, t.x_hat)
     return report(t.q, tokenizer.codebook_size, vq | adversary | {"ntp": ntp, "align_hard": align} | norms)

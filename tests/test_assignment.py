@@ -16,8 +16,8 @@ QUANTIZERS = {"VQ": lambda: VQ(37, 5), "LFQ": lambda: LFQ(5), "IBQ": lambda: IBQ
 
 @pytest.fixture(params=[1, 40, 111, 10**6], ids=lambda block: f"block{block}")
 def block(request, monkeypatch):
-    """Entries of A held at once. Whole rows: one, one, three (which divides nothing here), all. Square tiles: of side 1,
-    6, 10, all."""
+    """Entries of A held at once. Whole rows: one, one, three (which divides nothing here), all. Square tiles: of 1, 6
+    and 10 codewords, all."""
     monkeypatch.setattr(assignment, "ENTRIES", request.param)
 
 

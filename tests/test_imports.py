@@ -195,9 +195,9 @@ def test_every_module_imports() -> None:
 def test_annotations_are_checked() -> None:
     """Else a wrong shape annotation would pass every test. Under pytest-xdist this runs in a worker."""
     with pytest.raises(jaxtyping.TypeCheckError):
-        losses.next_token(torch.zeros(2, 3, 5), torch.zeros(2, 4, dtype=torch.int64))  # N is 3 and 4
+        losses.next_token(torch.zeros(2, 3, 5), torch.zeros(7, 5), torch.zeros(2, 4, dtype=torch.int64))  # N: 3 and 4
     with pytest.raises(jaxtyping.TypeCheckError):
-        losses.next_token(torch.zeros(2, 3, 5), torch.zeros(2, 3))  # indices are whole numbers
+        losses.next_token(torch.zeros(2, 3, 5), torch.zeros(7, 5), torch.zeros(2, 3))  # indices are whole numbers
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,74 @@ def test_reconstruction_and_adversaries():
     assert losses.critic(real, fake).item() == pytest.approx(sum(hinge) / 18 / 2, rel=1e-12)
 
 
-def test_next_token_eq_4():
-    logits, q = torch.randn(2, 5, 7, dtype=torch.float64), torch.randint(7, (2, 5))
+@pytest.fixture(params=[1, 21, 10**6], ids=lambda n: f"logits{n}")
+def at_once(request, monkeypatch):
+    """Logits made at once: one row, three (which does not divide ten), all."""
+    monkeypatch.setattr(losses, "LOGITS", request.param)
+
+
+def head_and_tokens(dtype):
+    torch.manual_seed(3)
+    h, head = (torch.randn(*n, 4, dtype=dtype, requires_grad=True) for n in ((2, 5), (7,)))
+    return h, head, torch.randint(7, (2, 5))
+
+
+def test_next_token_eq_4(at_once):
+    h, head, q = head_and_tokens(torch.float64)
     nats = 0.0
     for b in range(2):
         for i in range(5):
-            row = logits[b, i].tolist()
+            row = [sum(x * y for x, y in zip(h[b, i].tolist(), w.tolist(), strict=True)) for w in head]
             nats -= row[q[b, i]] - math.log(sum(math.exp(v) for v in row))
-    assert losses.next_token(logits, q).item() == pytest.approx(nats / 10, rel=1e-12)
+    assert losses.next_token(h, head, q).item() == pytest.approx(nats / 10, rel=1e-12)
+
+
+def test_next_token_has_the_gradients_of_whole_logits(at_once):
+    h, head, q = head_and_tokens(torch.float64)
+    whole = torch.nn.functional.cross_entropy((h @ head.T).flatten(0, 1), q.flatten())
+    for a, b in zip(
+        torch.autograd.grad(3.0 * losses.next_token(h, head, q), (h, head)),
+        torch.autograd.grad(3.0 * whole, (h, head)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    (alone,) = torch.autograd.grad(losses.next_token(h.detach(), head, q), head)
+    torch.testing.assert_close(3 * alone, b, rtol=1e-12, atol=1e-12)
+
+
+def test_next_token_in_bfloat16_is_that_of_the_linear_layer(at_once):
+    """Products as autocast makes them, and sums in float32: rounded once each, 2^-9."""
+    h, head, q = head_and_tokens(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = losses.next_token(h, head, q)
+        plain = torch.nn.functional.cross_entropy((h @ head.T).float().flatten(0, 1), q.flatten())
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
+    for a, b in zip(*(torch.autograd.grad(loss, (h, head)) for loss in (ours, plain)), strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=0, atol=2**-8 * b.abs().max().item())
+
+
+def test_next_token_keeps_no_logits(monkeypatch):
+    monkeypatch.setattr(losses, "LOGITS", 1 << 10)
+    h, head, q = torch.randn(4, 64, 8, requires_grad=True), torch.randn(512, 8, requires_grad=True), torch.zeros(4, 64)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        losses.next_token(h, head, q.long())
+    assert sorted(kept) == [h.numel(), head.numel()]
+
+
+def test_next_token_of_large_and_of_broken_states():
+    """Logits of some thousands neither overflow nor vanish; what is not a number stays none, in loss and gradient."""
+    h, head, q = head_and_tokens(torch.float32)
+    loss = losses.next_token(1e3 * h, head, q)
+    torch.testing.assert_close(
+        loss, torch.nn.functional.cross_entropy((1e3 * h @ head.T).flatten(0, 1), q.flatten()), rtol=1e-6, atol=0
+    )
+    broken = h.detach().clone()
+    broken[0, 0, 0] = torch.nan
+    loss = losses.next_token(broken.requires_grad_(), head, q)
+    assert loss.isnan()
+    assert torch.autograd.grad(loss, broken)[0][0, 0].isnan().all()
 
 
 def test_alignment_eqs_5_and_10():

@@ -103,8 +103,8 @@ def test_soft_alignment_reaches_the_tokenizer_only(quantizer):
 def test_hard_branch_reaches_the_generator_only(quantizer):
     w = World(quantizer)
     t = w.learner.net(w.batch.x)
-    H = w.generator(t.q[:, :-1], w.batch.c)
-    (losses.next_token(H.logits, t.q) + losses.alignment(H.projected, w.batch.f)).backward()
+    H = w.generator(t.q[:, :-1], w.batch.c, targets=t.q)
+    (H.ntp + losses.alignment(H.projected, w.batch.f)).backward()
     assert all(p.grad is None for p in w.learner.net.module.parameters())
     assert all(p.grad is not None for p in w.generator.module.parameters())
 
@@ -296,8 +296,7 @@ def test_updating_the_generator_before_the_soft_backward_is_an_error():
     t = w.learner.net(w.batch.x)
     u = t.A[:, :-1].soft(w.generator.module.embedding.detach(), 0.1)
     soft = losses.alignment(frozen(w.generator.module)(u, w.batch.c, stop_at_tap=True).projected, w.batch.f)
-    H = w.generator(t.q[:, :-1], w.batch.c)
-    update(losses.next_token(H.logits, t.q), w.generator)
+    update(w.generator(t.q[:, :-1], w.batch.c, targets=t.q).ntp, w.generator)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         update(soft, w.learner.net)
 
@@ -366,12 +365,8 @@ def test_naive_lets_every_generator_loss_into_the_tokenizer(quantizer):
     # and the tokenizer's gradient is that of L_VQ + NTP + lam * align through the straight-through embedding
     w = World(quantizer)
     t = w.learner.net(w.batch.x)
-    H = w.generator(t.A[:, :-1].straight_through(w.generator.module.embedding, 0.1), w.batch.c)
-    total = (
-        eq2(w.learner, w.batch.x, t)["L_VQ"]
-        + losses.next_token(H.logits, t.q)
-        + 0.5 * losses.alignment(H.projected, w.batch.f)
-    )
+    H = w.generator(t.A[:, :-1].straight_through(w.generator.module.embedding, 0.1), w.batch.c, targets=t.q)
+    total = eq2(w.learner, w.batch.x, t)["L_VQ"] + H.ntp + 0.5 * losses.alignment(H.projected, w.batch.f)
     parameters = dict(w.learner.net.module.named_parameters())
     grads = torch.autograd.grad(total, list(parameters.values()))
     for (key, p), g in zip(parameters.items(), grads, strict=True):

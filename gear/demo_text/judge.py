@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from gear import demo, inference, losses, run
+from gear import demo, inference, run
 from gear.data import Images
 from gear.data.said import said
 from gear.evaluate.features import PooledEfficientNet
@@ -127,8 +127,8 @@ def ntp(pair: run.Pair, images: Images, rows: Int64[np.ndarray, "n"], seed: int)
     for start in range(0, len(rows), inference.AT_ONCE):
         part = rows[start : start + inference.AT_ONCE]
         q = pair.tokenizer.encode(to_float(torch.from_numpy(images.pixels[part]).to(pair.on)))
-        logits = pair.generator(q[:, :-1], pair.text(captions(images, part, seed))).logits
-        total += losses.next_token(logits, q).item() * len(part)
+        prompts = pair.text(captions(images, part, seed))
+        total += pair.generator(q[:, :-1], prompts, targets=q).ntp.item() * len(part)
     return total / len(rows)
 
 

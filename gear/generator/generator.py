@@ -20,6 +20,7 @@ from gear.assignment import full
 from gear.config_json import from_plain, plain
 from gear.generator.condition import CaptionEmbedding, ClassEmbedding
 from gear.generator.layers import PLAIN, Block, DualBlock, Past, RMSNorm, Rotary, Sight
+from gear.losses import next_token
 from gear.noise import Dropout
 from gear.prompts import Prompts
 from gear.sharing import Shared
@@ -43,7 +44,8 @@ class States:
 
     tap: Float[Tensor, "B N D"]  # h^(l): output of block l (counted from 1), before the final norm
     projected: dict[str, Float[Tensor, "B n _"]]  # g_phi(h^(l)) for each target; n = N, or N - 1 at align = "same"
-    logits: Float[Tensor, "B N K"] | None  # float32; None when the pass stopped at the tap
+    logits: Float[Tensor, "B N K"] | None  # float32; None when the pass stopped at the tap, or was given targets
+    ntp: Float[Tensor, ""] | None = None  # L_NTP (eq. 4) of the targets
 
 
 class Projector(nn.Sequential):
@@ -207,13 +209,15 @@ class Generator(
         tokens: Int[Tensor, "B M"] | Float[Tensor, "B M D"],
         c: Int[Tensor, "B"] | Prompts,
         *,
+        targets: Int[Tensor, "B N"] | None = None,
         stop_at_tap: bool = False,
     ) -> States:
         """Runs [e_c, u_1 .. u_M] (eq. 9), 0 <= M < hw, and reads the states off it.
 
         `tokens` are indices q in [0, K), looked up as E[q] (eq. 7), or embeddings already mixed, pi E (eq. 8).
-        c: class labels, or captions. The last token of an image predicts nothing, so training passes q[:, :-1]. With
-        `stop_at_tap`, the blocks above the tap, the norm and the head do not run, and `logits` is None.
+        c: class labels, or captions. The last token of an image predicts nothing, so training passes q[:, :-1], and q
+        as the `targets`, for `ntp` in place of `logits`. With `stop_at_tap`, the blocks above the tap, the norm and the
+        head do not run, and `logits` is None.
         """
         u = tokens if tokens.is_floating_point() else self.tok_embeddings(tokens)
         c = self.cls_embedding.dropped(c)
@@ -230,7 +234,10 @@ class Generator(
             return States(tap, projected, None)
         for block in self.layers[self.tap :]:
             x = block(x, rotary, None, sight)
-        return States(tap, projected, full(self.output(self.norm(x[:, predicting]))))
+        last = self.norm(x[:, predicting])
+        if targets is not None:
+            return States(tap, projected, None, next_token(last, self.output.weight, targets))
+        return States(tap, projected, full(self.output(last)))
 
     def sight(self, c: Int[Tensor, "B"] | Prompts, rows: int) -> Sight:
         """Who sees whom among `rows` rows, the condition's first."""
