@@ -7,6 +7,7 @@ that are measured is what the measured exponent is compared with.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from bench import joint, readout
 from gear import build
 from gear import config as cfg
+from gear.assignment import ENTRIES
 from gear.config import FAMILIES, SIZES
 from gear.generator import Generator
 from gear.step import Batch
@@ -27,10 +29,17 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Law:
-    """text: the formula. of: its value at a size, up to a factor."""
+    """text: the formula. of: the value at a size, up to a factor, of what grows. fixed: what does not, in the cost's
+    unit, where it is counted."""
 
     text: str
     of: Callable[[float], float] = lambda size: size
+    fixed: float = 0.0
+
+    def along(self, sizes: Sequence[float], first: tuple[float, float]) -> list[tuple[float, float]]:
+        """(size, cost) by the law, if `first` is one of its points: fixed + (cost - fixed) of(size) / of(first)."""
+        at, cost = first
+        return [(size, self.fixed + (cost - self.fixed) * self.of(size) / self.of(at)) for size in sizes]
 
 
 @dataclass(frozen=True)
@@ -109,32 +118,66 @@ def multiplied(architecture: cfg.Generator, K: int) -> float:
         return sum(p.numel() for name, p in named if "embedding" not in name) / 1e6
 
 
-def joint_step(recipe: str, resolution: int, batch: int) -> Work:
-    """GEAR's whole step in float32, with all losses of eq. 2 and the updates; target features are ready made."""
-    config = joint.config_of(joint.Case(recipe, resolution, batch, "float32", "cpu"))
-    training = build.training(config, CLASSES, {joint.TARGET: joint.WIDTH}, CPU, loaded=False)
+@dataclass(frozen=True)
+class JointStep:
+    """Works as often as it is called; every process of a group must call it."""
+
+    training: build.Training
+    batch: Batch
+
+    def __call__(self) -> None:
+        self.training.step(self.batch)
+
+
+def joint_step(recipe: str, resolution: int, batch: int) -> JointStep:
+    """GEAR's whole step in float32, with all losses of eq. 2 and the updates; target features are ready made. batch: of
+    this process."""
+    config, training = _training(recipe, resolution, batch)
     f = {joint.TARGET: torch.randn(batch, cfg.grid(config) ** 2, joint.WIDTH)}
     x, c = torch.rand(batch, 3, resolution, resolution) * 2 - 1, torch.randint(CLASSES, (batch,))
     one = Batch(x[:2], c[:2], {name: values[:2] for name, values in f.items()})
     training.step(one)  # the optimisers have their moments
-    return partial(training.step, Batch(x, c, f))
+    return JointStep(training, Batch(x, c, f))
+
+
+def _training(recipe: str, resolution: int, batch: int) -> tuple[cfg.Config, build.Training]:
+    config = joint.config_of(joint.Case(recipe, resolution, batch, "float32", "cpu"))
+    return config, build.training(config, CLASSES, {joint.TARGET: joint.WIDTH}, CPU, loaded=False)
+
+
+def state(recipe: str, resolution: int) -> float:
+    """MiB of weights, gradients, two moments and averages, as the step of `joint_step` holds them, counted."""
+    _, training = _training(recipe, resolution, 2)
+    modules = [*training.fixed, *(group.module for group in training.groups)]
+    modules += [group.ema.module for group in training.groups if group.ema is not None]
+    kept = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    moved = [p for group in training.groups for p in group.module.parameters() if p.requires_grad]
+    return (sum(t.nbytes for t in kept) + 3 * sum(p.nbytes for p in moved)) / 2**20
+
+
+def of_world(fixed: float) -> tuple[Law, Law]:
+    """Of time and memory against the processes that share a batch; fixed: the MiB of `state`, which each holds."""
+    return Law("1 / W", lambda W: 1 / W), Law("state + activations batch / W", lambda W: 1 / W, fixed)
 
 
 def read_outs(N: Sequence[int], K: Sequence[int], held: Sequence[int], d: int, D: int) -> list[Cost]:
-    """Time against N at the first K, and against K at the first N; memory of ours and of the dense way likewise, at the
-    N of `held`, where it is seen beside the blocks of A."""
+    """Of ours and of the dense way: time against N at the first K, and against K at the first N; memory likewise, at
+    the N of `held`, where it is seen beside the two tiles of A that ours holds."""
     n, k, h, rest = N[0], K[0], held[0], f"d {d}, D {D}"
-    ours, dense = partial(read_out, "ours", d, D), partial(read_out, "dense", d, D)
-    by_N = Law("N (d + D) + K d", lambda N: N * (d + D) + k * d)
-    by_K = Law("N (d + D) + K d", lambda K: h * (d + D) + K * d)
-    return [
-        Cost("read-outs", "N", f"K {k}, {rest}", N, lambda i: ours(N[i], k), Law("N K (d + D)")),
-        Cost("read-outs", "K", f"N {n}, {rest}", K, lambda i: ours(n, K[i]), Law("N K (d + D)")),
-        Cost("read-outs", "N", f"K {k}, {rest}", held, lambda i: ours(held[i], k), None, by_N),
-        Cost("read-outs", "K", f"N {h}, {rest}", K, lambda i: ours(h, K[i]), None, by_K),
-        Cost("read-outs, dense", "N", f"K {k}, {rest}", held, lambda i: dense(held[i], k), None, Law("N K")),
-        Cost("read-outs, dense", "K", f"N {h}, {rest}", K, lambda i: dense(h, K[i]), None, Law("N K")),
-    ]
+    tiles = 2 * 4 * ENTRIES / 2**20
+    by_N = Law("tiles + N (d + D) + K d", lambda N: N * (d + D) + k * d, tiles)
+    by_K = Law("tiles + N (d + D) + K d", lambda K: h * (d + D) + K * d, tiles)
+    product, matrix = Law("N K (d + D)"), Law("N K")
+    found = list[Cost]()
+    for name, side, of_N, of_K in (("read-outs", "ours", by_N, by_K), ("read-outs, dense", "dense", matrix, matrix)):
+        work = partial(read_out, side, d, D)
+        found += [
+            Cost(name, "N", f"K {k}, {rest}", N, lambda i, work=work: work(N[i], k), product),
+            Cost(name, "K", f"N {n}, {rest}", K, lambda i, work=work: work(n, K[i]), product),
+            Cost(name, "N", f"K {k}, {rest}", held, lambda i, work=work: work(held[i], k), None, of_N),
+            Cost(name, "K", f"N {h}, {rest}", K, lambda i, work=work: work(h, K[i]), None, of_K),
+        ]
+    return found
 
 
 def of_tokenizer(name: str, settings: cfg.Tokenizer, sides: Sequence[int]) -> Cost:
@@ -164,19 +207,34 @@ def of_sizes(architectures: Sequence[cfg.Generator], K: int, batch: int, side: i
     return Cost("generator", "P, millions", rest, weights, make, Law("P"), held)
 
 
+def of_forward(architectures: Sequence[cfg.Generator], K: int, batch: int, side: int) -> Cost:
+    """Of the pass without gradients, against the weights."""
+    weights = [multiplied(architecture, K) for architecture in architectures]
+
+    def make(index: int) -> Work:
+        torch.manual_seed(0)
+        net = _generator(architectures[index], K, side)
+        q, c = torch.randint(K, (batch, side * side)), torch.randint(CLASSES, (batch,))
+        return torch.no_grad()(lambda: net(q[:, :-1], c))
+
+    rest = f"{batch * side**2} tokens, K {K}"
+    return Cost("generator, forward", "P, millions", rest, weights, make, Law("P"))
+
+
 def of_batch(recipe: str, resolution: int, batches: Sequence[int]) -> Cost:
     make = lambda i: joint_step(recipe, resolution, batches[i])  # noqa: E731
     return Cost(f"GEAR step, {recipe}", "batch", f"{resolution} px", batches, make, Law("batch"), Law("batch"))
 
 
 def usual() -> list[Cost]:
-    N, K, held = (1024, 2048, 4096, 8192), (2048, 4096, 8192, 16384), (4096, 8192, 16384, 32768)
+    N, K, held = (512, 1024, 2048, 4096), (2048, 4096, 8192, 16384), (4096, 8192, 16384, 32768)
     sizes = [SIZES[name] for name in ("S", "B", "L", "XL")]
     return [
         *read_outs(N, K, held, d=8, D=256),
         of_tokenizer("VQ-16", FAMILIES["VQ-16"], (64, 128, 192, 256)),
         of_generator("S", SIZES["S"], 16384, 2, (4, 8, 12, 16)),
-        of_sizes(sizes, 16384, 2, 8),
+        of_sizes(sizes[:-1], 16384, 2, 8),
+        of_forward(sizes, 16384, 2, 8),
         of_batch("demo", 64, (8, 16, 32, 64)),
     ]
 
@@ -187,7 +245,21 @@ def quick() -> list[Cost]:
     sizes = [cfg.Generator(layers=2, heads=2, width=width) for width in (32, 64)]
     time, _, memory, *_ = read_outs((512, 1024), (512, 1024), (16384, 32768), d=8, D=64)
     only_time = [of_tokenizer("small", small, (32, 64)), of_sizes(sizes, 64, 2, 4), of_batch("demo", 64, (2, 4))]
-    return [time, memory, *(replace(cost, memory=None) for cost in only_time)]
+    return [time, memory, *(replace(cost, memory=None) for cost in only_time), of_forward(sizes, 64, 2, 4)]
 
 
 TABLES: dict[str, Callable[[], list[Cost]]] = {"usual": usual, "quick": quick}
+
+
+def memory(name: str, at: int, index: int) -> float:
+    """MiB that a cost of the table `name` adds to this process, which should be a fresh one."""
+    work = TABLES[name]()[at].make(index)
+    before = held()
+    work()
+    return (readout.resident_peak() - before) / 2**10
+
+
+def held() -> int:
+    """KiB of this process now; its peak starts there anew, where Linux lets it."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return readout.resident_peak()
