@@ -28,10 +28,10 @@ class PlainStep:
     """The networks of a joint run with their optimisers and averages; a call is a step.
 
     config: GEAR with VQ, the convolutional backbone, classes that are not rotated, and `align` = "next": the paper's.
-    training: that of `config`, whose weights these networks start with copies of.
+    start: the weights, which are copied, as `start` names them.
     """
 
-    def __init__(self, config: Config, classes: int, target_dims: Mapping[str, int], training: Training):
+    def __init__(self, config: Config, classes: int, target_dims: Mapping[str, int], start: Mapping[str, Tensor]):
         t, vq, backbone = config.tokenizer, config.tokenizer.quantizer, config.tokenizer.backbone
         assert isinstance(config.stage, cfg.Gear)
         assert isinstance(vq, cfg.VQ)
@@ -42,14 +42,13 @@ class PlainStep:
         self.tokenizer = Tokenizer(vq, backbone)
         self.critic = Critic(t.critic.channels, t.critic.layers)
         self.generator = Generator(config.generator, vq.codebook_size, classes, grid(config), target_dims)
-        for group, net in zip(training.groups, (self.tokenizer, self.critic, self.generator), strict=True):
-            net.load_state_dict(group.module.state_dict())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it names torchvision's deprecated argument `pretrained`
             self.lpips = lpips.LPIPS(net=t.loss.perceptual_trunk, pretrained=False, pnet_rand=True, verbose=False)
-        for perceptual in training.fixed:
-            self.lpips.load_state_dict(perceptual.get_submodule("lpips").state_dict())
         self.lpips.requires_grad_(False).eval()
+        for name in {key.partition(".")[0] for key in start}:
+            own = {key.removeprefix(f"{name}."): t for key, t in start.items() if key.startswith(f"{name}.")}
+            getattr(self, name).load_state_dict(own)
 
         self.tokenizer_optimizer = self._adamw(self.tokenizer, self.settings.tokenizer_lr)
         self.critic_optimizer = self._adamw(self.critic, self.settings.critic_lr)
@@ -133,6 +132,15 @@ class PlainStep:
     def _average(self, average: nn.Module, net: nn.Module) -> None:
         for old, new in zip(average.parameters(), net.parameters(), strict=True):
             old.lerp_(new, 1 - self.settings.ema)
+
+
+def start(training: Training) -> dict[str, Tensor]:
+    """Copies of all weights and buffers of a joint run with LPIPS, by the part's name and their own."""
+    nets = {group.name: group.module for group in training.groups}
+    for perceptual in training.fixed:
+        nets["lpips"] = perceptual.get_submodule("lpips")
+    named = ((f"{part}.{name}", t) for part, net in nets.items() for name, t in net.state_dict().items())
+    return {name: t.clone(memory_format=torch.contiguous_format) for name, t in named}
 
 
 def entropy(logits: Float[Tensor, "B N K"]) -> Float[Tensor, ""]:

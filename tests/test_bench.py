@@ -3,7 +3,9 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -19,6 +21,7 @@ from bench import (
     joint,
     probes,
     readout,
+    step,
     stored,
     table,
     text,
@@ -78,8 +81,12 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "peak", lambda side: 3.0)
     for name, size in {"IMAGES": 50, "SIDE": 8, "CHANNELS": 24, "TARGET": 12, "PATCHES": 300, "BATCH": 16}.items():
         monkeypatch.setattr(probes, name, size)
-    for name in ("step", "sampling"):  # test_bench_sampling, test_plain_step
-        monkeypatch.delitem(bench.MODULES, name, raising=False)
+    monkeypatch.setattr(step, "K", 64)
+    monkeypatch.setattr(
+        step, "SIZES", {"tiny": step.Size(joint.Case("demo", 64, 2, "float32", "cpu"), 1.0, "arithmetic", rounds=1)}
+    )
+    monkeypatch.setattr(step, "served", lambda *of: nullcontext(partial(next, step.steps(*of))))  # test_plain_step
+    monkeypatch.delitem(bench.MODULES, "sampling", raising=False)  # test_bench_sampling
     monkeypatch.setattr(sys, "argv", ["bench", "--device", "cpu", "--only", ",".join(bench.MODULES), *arguments])
     bench.main()
     said, progress = capsys.readouterr()
@@ -88,6 +95,7 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     units += ["s", "s", "s", "MiB"]  # text
     units += ["s", "s", "MiB", "ms", "ms", "ms/image", "ms", "ms", "ms", "ms", "ms", "s"]
     units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
+    units += ["s", "MiB"]  # the joint step
     if arguments:
         rows = [json.loads(line) for line in said.splitlines()]
         assert [row["unit"] for row in rows] == units
