@@ -93,7 +93,7 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     assert all(f"{i} of {len(bench.MODULES)}: {name}" in progress for i, name in enumerate(bench.MODULES, 1))
     units = ["s", "MiB", "s", "s", "MiB"]  # the readout, the generator
     units += ["s", "s", "s", "MiB"]  # text
-    units += ["s", "s", "MiB", "ms", "ms", "ms/image", "ms", "ms", "ms", "ms", "ms", "s"]
+    units += ["s", "s", "MiB", "ms", "ms", "ms", "ms/image", "ms", "ms", "ms", "ms", "s"]  # up to engine
     units += ["s", "s", "s", "MiB", "s", "s", "s", "s"]  # the Inception, statistics of evaluations, probes
     units += ["s", "MiB"]  # the joint step
     if arguments:
