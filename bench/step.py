@@ -13,10 +13,10 @@ Two sizes, both with critic, LPIPS, averages, and the paper's codebook of K = 16
 
 Ready-made features of a target; the same batch at every step; random weights, of LPIPS as well, which costs the same.
 
-Each side is a process of its own, which builds that side alone, from a file of weights, and stays up: it is asked for
-one step at a time over a pipe, and the sides take turns. Its seconds are those of a step with what a loop does with the
-losses: ours sums them as `gear.train.log` does, the plain one asks for each. How a process is set up is so a part of a
-side.
+Each side is a process of its own, which builds that side alone, ours by the run's seed, the plain one from a file of
+the same weights, and stays up: it is asked for one step at a time over a pipe, and the sides take turns. Its seconds
+are those of a step with what a loop does with the losses: ours sums them as `gear.train.log` does, the plain one asks
+for each. How a process is set up is so a part of a side.
 
 Memory: the largest resident set in any of the steps, above what is resident once all is built, so above weights,
 averages and batch, which are the same bytes on either side. Gradients and AdamW's moments are in it: they are the same
