@@ -123,7 +123,7 @@ def show(found: Sequence[Grown], on: str) -> None:
         about = f"{g.path} ({g.rest})"
         costs = (f"{first:.3g}", f"{last:.3g}", f"{g.lawful[-1][1]:.3g}", g.unit)
         exponents = ("" if slope is None else f"{slope:.2f}" for slope in (g.expected, g.exponent))
-        table.add_row(about, g.size, f"{low:.4g} to {high:.4g}", *costs, g.law, *exponents)
+        table.add_row(about, g.size, f"{low:.5g} to {high:.5g}", *costs, g.law, *exponents)
     Console(width=max(140, Console().width)).print(table)
 
 
@@ -139,9 +139,15 @@ def draw(found: Sequence[Grown], file: Path) -> None:
             sizes = [size for size, _ in g.points]
             plot(ax, g.lawful, "law", line(3), linestyle=(0, (1, 1.2)))
             plot(ax, g.points, "measured", line(0), marker="o")
-            ax.set(xscale="log", yscale="log", xlabel=f"{g.size}  ({g.rest})", ylabel=g.unit, xticks=sizes)
-            ax.set_xticks([], minor=True)
-            ax.set_xticklabels([f"{size:.4g}" for size in sizes])
+            ax.set(xscale="log", yscale="log", xlabel=f"{g.size}  ({g.rest})", ylabel=g.unit)
+            costs = [cost for _, cost in (*g.points, *g.lawful)]
+            low, high = min(costs), max(costs)
+            ax.set_ylim(low / 1.5, high * 1.5)  # what hardly grows looks so
+            ax.set_xticks(sizes, [f"{size:.5g}" for size in sizes])
+            ends = (low, high) if high > 1.5 * low else (high,)
+            ax.set_yticks(ends, [f"{cost:.3g}" for cost in ends])
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_ticks([], minor=True)
             title(ax, "", f"{g.path}: exponent {g.exponent:.2f}, law {g.expected:.2f}")
         for ax in axes[len(drawn) :]:
             ax.set_axis_off()
