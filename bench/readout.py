@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.table import Row, alternating
+from bench.work import Work
 from gear.assignment import Assignment
+from gear.counting import Flops
 from gear.losses import entropy
 
 N, K, d, D = 8192, 16384, 8, 1024
@@ -108,13 +110,18 @@ def run(device: str) -> list[Row]:
         assert i.z.grad is not None
         assert i.c.grad is not None
         gradients[side] = (i.z.grad.clone(), i.c.grad.clone())
+    # A, up to 3, over the temperature 0.01 is rounded to 300 * 2^-24 = 2e-5 on either side, and so is its exponential.
     for a, b in zip(gradients["ours"], gradients["dense"], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=4e-5 * b.abs().max().item())
     t, spread = alternating({side: partial(seconds, side, i) for side in SIDES}, ROUNDS)
     m = {side: peak(side, device) for side in SIDES}
+    target = 0.5 if device == "cuda" else 1.0
+    # pi E and its gradient; scores and their gradients of z and c, at one temperature at least; exp at both
+    floor = Work(Flops(0, 2 * N * K * (2 * D + 3 * d)), exponentials=2 * N * K)
+    results = 4 * (N * D + N * d + K * d)  # u and two gradients
     return [
-        Row("read-outs", "s", t["ours"], t["dense"], 1.3, spread, "arithmetic"),
-        Row("read-outs", "MiB", m["ours"], m["dense"], 0.25, 0.0, "N (d + D)"),
+        Row("read-outs", "s", t["ours"], t["dense"], target, spread, "arithmetic", floor.seconds(device)),
+        Row("read-outs", "MiB", m["ours"], m["dense"], 0.25, 0.0, "N (d + D)", results / 2**20),
     ]
 
 

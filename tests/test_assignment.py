@@ -174,6 +174,31 @@ def test_float32_under_autocast(block):
         assert torch.equal(a, b)
 
 
+def test_float32_is_as_near_float64_as_the_dense_matrix():
+    """Entropies and gradients at temperature 0.01, where A / T is some hundreds: shifted by the row's largest first."""
+    torch.manual_seed(0)
+    z, c = (F.normalize(torch.randn(n, 8, dtype=torch.float64), dim=-1) for n in (256, 1024))
+    E, w = torch.randn(1024, 16, dtype=torch.float64), torch.randn(256, 16, dtype=torch.float64)
+
+    def tiles(A):
+        p = A.posterior(0.01)
+        return (A.soft(E.to(A.z.dtype), 0.1) * w.to(A.z.dtype)).sum() + p.entropy.sum() + p.mean.square().sum()
+
+    def dense(A):
+        log_p, pi = (A.dense() / 0.01).log_softmax(-1), (A.dense() / 0.1).softmax(-1)
+        p = log_p.exp()
+        H = -(p * log_p).sum()
+        return ((pi @ E.to(A.z.dtype)) * w.to(A.z.dtype)).sum() + H + p.mean(0).square().sum()
+
+    def gradients(loss, dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in (z, c)]
+        return torch.autograd.grad(loss(Assignment(*leaves, 2.0, -leaves[1].square().sum(-1))), leaves)
+
+    exact, ours, plain = gradients(dense, torch.float64), *(gradients(f, torch.float32) for f in (tiles, dense))
+    for e, a, b in zip(exact, ours, plain, strict=True):
+        assert (a - e).abs().max() <= 2 * (b - e).abs().max()
+
+
 def test_products_are_exact_beside_tf32(monkeypatch):
     """What torch is told while A is computed, forward and backward, where it is told otherwise around it."""
     seen, tiles = [], assignment._tiles

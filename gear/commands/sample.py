@@ -30,6 +30,7 @@ def sample(
     tokenizer: str | None = None,
     resolution: int | None = None,
     device: str = "auto",
+    cuda_graphs: bool = False,
 ) -> None:
     """Generate images with the averaged generator and tokenizer of a run, or with public weights.
 
@@ -60,9 +61,12 @@ def sample(
         tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).
         device: Where to run.
+        cuda_graphs: On a CUDA GPU, record the second pass of --batch images and replay it for the later ones: the same
+            images, sooner from some passes on. Of texts with --save png, which are drawn a pass at a time, nothing.
     """
     from gear import inference
     from gear.commands import prompted, sampling
+    from gear.generator.recorded import require_cuda
     from gear.run import load
     from gear.text.wording import require_whole
 
@@ -82,13 +86,16 @@ def sample(
     require_whole("--negative", [negative or ""])
     texts = [*typed, *([caption.text for caption in prompted.texts(prompts)] if prompts else [])]
     pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
+    if cuda_graphs:
+        require_cuda(pair.on)
     if inference.draws_texts(pair):
         if classes or not texts:
             inference.require_classes(pair, "leave out --classes" if texts else None)
-        options["precision"] = precision
+        options |= {"precision": precision, "cuda_graphs": cuda_graphs}
         print(sampling.sample_prompts(pair, texts, EACH if n is None else n, seed, save, out, negative, **options))
         return
     if texts or negative is not None:
         inference.require_texts(pair)
     pair = inference.in_precision(pair, precision)
+    options["cuda_graphs"] = cuda_graphs
     print(inference.sample(pair, CLASSES if n is None else n, classes, seed, save, out, **options))

@@ -33,10 +33,12 @@ def sample_prompts(
     save: Literal["grid", "png", "npz"],
     out: Path | None,
     negative: str | None = None,
+    cuda_graphs: bool = False,
     **options: Any,
 ) -> Path:
     """`each` images of each text, and where they are. Image j of text i has the number `each` i + j, however they are
-    saved. options: of `artist`, in place of the run's.
+    saved. options: of `artist`, in place of the run's. cuda_graphs: as of `generate`, where all are drawn in one call:
+    png is written a pass at a time.
 
     Where the font of a sheet lacks letters, its texts are in a file beside it, in their order, too.
     """
@@ -55,7 +57,8 @@ def sample_prompts(
         layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
         _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
         return path
-    images = draw_prompts(painter.drawing, whole, seed, negative=negative, batch=painter.batch, **painter.options)
+    drawn = {"negative": negative, "batch": painter.batch, "cuda_graphs": cuda_graphs, **painter.options}
+    images = draw_prompts(painter.drawing, whole, seed, **drawn)
     if save == "npz":
         path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}.npz"
         save_npz(images, path, torch.tensor(rows))

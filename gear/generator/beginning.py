@@ -36,7 +36,8 @@ class Begun:
         return Begun(self.logits[:rows], past, None if self.holds is None else self.holds[:rows])
 
 
-Begin = Callable[[Int[Tensor, "b"], bool], Begun]  # labels; whether as many unconditional rows follow
+# Labels; whether as many unconditional rows follow; memory of an earlier pass to begin in, None: anew.
+Begin = Callable[[Int[Tensor, "b"], bool, list[Past] | None], Begun]
 
 
 def room(generator: Generator, batch: int, rows: int | None = None) -> list[Past]:
@@ -45,10 +46,14 @@ def room(generator: Generator, batch: int, rows: int | None = None) -> list[Past
     return generator.empty_past(batch, dtype, rows)
 
 
-def begin_classes(generator: Generator, labels: Int[Tensor, "b"], guided: bool) -> Begun:
+def begin_classes(
+    generator: Generator, labels: Int[Tensor, "b"], guided: bool, past: list[Past] | None = None
+) -> Begun:
     null = torch.full_like(labels, generator.null_label)
     labels = torch.cat([labels, null]) if guided else labels
-    past = room(generator, len(labels))
+    past = past or room(generator, len(labels))
+    for layer in past:
+        layer.rows = 0
     return Begun(generator.decode(generator.cls_embedding(labels.to(generator.embedding.device)), past), past)
 
 
@@ -69,10 +74,10 @@ class Reading:
         self.generator, self.prompts, self.nothing = generator, prompts, nothing
         self.known: dict[int, Prefix] = {}
 
-    def begin(self, labels: Int[Tensor, "b"], guided: bool) -> Begun:
+    def begin(self, labels: Int[Tensor, "b"], guided: bool, past: list[Past] | None = None) -> Begun:
         numbers = labels.tolist() + [NOTHING] * (len(labels) * guided)
         prefixes = {number: self._prefix(number, len(labels)) for number in dict.fromkeys(numbers)}
-        past, text = room(self.generator, len(numbers)), self.generator.condition_rows
+        past, text = past or room(self.generator, len(numbers)), self.generator.condition_rows
         on = self.generator.embedding.device
         holds = torch.ones(len(numbers), past[0].keys.shape[2], dtype=torch.bool, device=on)
         holds[:, :text] = False

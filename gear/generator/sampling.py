@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gear.generator.beginning import Begin, Begun, begin_classes, reader
+from gear.generator.beginning import Begun, begin_classes, reader
 from gear.generator.generator import Generator
 from gear.generator.layers import Sight
 from gear.generator.lighter import packed
+from gear.generator.recorded import Lanes, Recorded, graphs
 from gear.prompts import Prompts
 
 LANES = 32  # rows of one pass by default: below 16 the CPU is slower per image, above 128 its caches overflow
@@ -158,6 +159,7 @@ def generate(
     negative: Prompts | None = None,
     image_ids: Sequence[int] | None = None,
     batch: int = LANES,
+    cuda_graphs: bool = False,
     progress: Callable[[int, int], None] | None = None,
     finished: Finished | None = None,
 ) -> Int[Tensor, "n N"]:
@@ -172,6 +174,8 @@ def generate(
     batch: rows of one pass; each needs 2 * layers * N * width numbers of cache, twice that under guidance. Fewer images
         than that cost as much as `batch` of them: for one or a few give it. Another batch rounds differently, and now
         and then that decides a token, so compare runs at the same one.
+    cuda_graphs: on CUDA, of three passes or more, record the steps of the second and replay them in the later ones: see
+        `gear.generator.recorded`. The tokens are the same. ValueError on another device.
     progress: called after every token step with (steps done, steps in all). finished: after every pass.
     """
     if batch < 1:
@@ -188,11 +192,17 @@ def generate(
     if seed < 0 or any(image < 0 for image in ids):
         raise ValueError(f"seed and image_ids must be 0 or more; seed is {seed}, the lowest id {min(ids, default=0)}.")
     device, steps = generator.embedding.device, generator.grid[0] * generator.grid[1]
+    record = graphs(device) if cuda_graphs else None
     passes = seat(ids, batch)
     tokens = torch.empty(len(labels), steps, dtype=torch.int64, device=device)
     was_training = generator.training
     network = packed(generator.eval())
     reading = reader(network, prompts, negative)
+    begin = partial(begin_classes, network) if reading is None else reading.begin
+    lanes = Lanes(begin, options.guided, (batch, steps), device)
+    take = partial(take_step, network, options, lanes)
+    if record is not None and len(passes) > 2:
+        take = Recorded(take, record)
     try:
         for number, seats in enumerate(passes):
             rows = [row for row, index in enumerate(seats) if index is not None]
@@ -207,8 +217,8 @@ def generate(
                 if progress is not None:
                     progress(number * steps + step, len(passes) * steps)
 
-            begin = partial(begin_classes, network) if reading is None else reading.begin
-            drawn = run_lanes(network, begin, row_labels, noise.to(device), options, step_done)[rows]
+            lanes.fill(row_labels, noise)
+            drawn = run_lanes(lanes, take, step_done)[rows]
             tokens[indices] = drawn
             if finished is not None:
                 finished(indices, drawn)
@@ -228,40 +238,36 @@ def seat(image_ids: Sequence[int], lanes: int) -> list[tuple[int | None, ...]]:
     return list(zip_longest(*queues))
 
 
-def run_lanes(
-    generator: Generator,
-    begin: Begin,
-    labels: Int[Tensor, "b"],
-    noise: Float[Tensor, "b N"],
-    options: Options,
-    step_done: Callable[[int], None],
-) -> Int[Tensor, "b N"]:
-    """One pass: N token steps for b rows. Under guidance, rows b .. 2b are unconditional, up to the interval's end."""
-    b, steps = noise.shape
-    first, end = options.cfg_interval or (0, steps)
-    if not options.guided:
-        end = 0
-    rows = begin(labels, end > 0)
-    logits = rows.logits
-    tokens = torch.empty(b, steps, dtype=torch.int64, device=noise.device)
-    finite = torch.tensor(True, device=noise.device)
-    for step in range(steps):
-        finite &= logits.isfinite().all()
-        if step < end:
-            logits = guide(logits[:b], logits[b:], options.cfg_scale) if step >= first else logits[:b]
-        logits = filter_logits(logits, options.temperature, options.top_k, options.top_p)
-        tokens[:, step] = draw(logits.double().softmax(-1), noise[:, step])
-        if step + 1 < steps:
-            if step + 1 == end:
-                rows = rows.first(b)
-            x = generator.tok_embeddings(tokens[:, step])[:, None]
-            logits = _next(generator, rows, torch.cat([x, x]) if step + 1 < end else x)
+def run_lanes(lanes: Lanes, take: Callable[[int], None], step_done: Callable[[int], None]) -> Int[Tensor, "b N"]:
+    """One pass: N token steps for b rows. The tokens are overwritten by the next one."""
+    for step in range(lanes.noise.shape[1]):
+        take(step)
         step_done(step + 1)
-    if not finite:  # asked once a pass, because a GPU has to wait for the answer
+    if not lanes.finite:  # asked once a pass, because a GPU has to wait for the answer
         raise ValueError(
             "the generator's logits are not finite: its training diverged, so sample from an earlier state."
         )
-    return tokens
+    return lanes.tokens
+
+
+def take_step(generator: Generator, options: Options, lanes: Lanes, step: int) -> None:
+    """Token number `step` of every row. Under guidance, rows b .. 2b are unconditional, up to the interval's end.
+
+    What it does depends on `step` alone and not on any number in `lanes`, so that it can be recorded.
+    """
+    b, steps = lanes.noise.shape
+    first, end = options.cfg_interval or (0, steps)
+    guided = options.guided and step < end
+    rows = lanes.rows(guided, max(0, step - 1))
+    logits = rows.logits
+    if step > 0:
+        x = generator.tok_embeddings(lanes.tokens[:, step - 1])[:, None]
+        logits = _next(generator, rows, torch.cat([x, x]) if guided else x)
+    lanes.finite.logical_and_(logits.isfinite().all())
+    if guided:
+        logits = guide(logits[:b], logits[b:], options.cfg_scale) if step >= first else logits[:b]
+    logits = filter_logits(logits, options.temperature, options.top_k, options.top_p)
+    lanes.tokens[:, step] = draw(logits.double().softmax(-1), lanes.noise[:, step])
 
 
 def _next(generator: Generator, rows: Begun, x: Float[Tensor, "r 1 D"]) -> Float[Tensor, "r K"]:
