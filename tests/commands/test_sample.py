@@ -264,3 +264,19 @@ def test_without_a_place_it_goes_into_the_run(trained: Path, talking: Path, caps
         assert first != second
         assert first.parent == second.parent == talking
         assert first.suffix == end
+
+
+def test_recorded_steps_are_for_cuda_and_draw_the_same(
+    talking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU by a recorder that runs the steps again."""
+    four = (talking, "--prompt", "a red cup", "the dog", "--n", 2, "--batch", 1, "--save", "npz", "--out")
+    with pytest.raises(ValueError, match="CUDA graphs need a generator on a CUDA device; this one is on cpu"):
+        command(*four, tmp_path / "refused.npz", "--cuda-graphs")
+    command(*four, tmp_path / "plain.npz")
+    recorded: list[int] = []
+    monkeypatch.setattr("gear.generator.recorded.require_cuda", lambda device: None)
+    monkeypatch.setattr("gear.generator.sampling.graphs", lambda device: lambda work: (recorded.append(1), work)[1])
+    command(*four, tmp_path / "recorded.npz", "--cuda-graphs")
+    assert len(recorded) == 16
+    assert np.array_equal(npz(tmp_path / "plain.npz")[0], npz(tmp_path / "recorded.npz")[0])
