@@ -7,12 +7,12 @@ that are measured is what the measured exponent is compared with.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from bench import joint, readout
+from bench.memory import growth
 from gear import build
 from gear import config as cfg
 from gear.assignment import ENTRIES
@@ -253,13 +253,4 @@ TABLES: dict[str, Callable[[], list[Cost]]] = {"usual": usual, "quick": quick}
 
 def memory(name: str, at: int, index: int) -> float:
     """MiB that a cost of the table `name` adds to this process, which should be a fresh one."""
-    work = TABLES[name]()[at].make(index)
-    before = held()
-    work()
-    return (readout.resident_peak() - before) / 2**10
-
-
-def held() -> int:
-    """KiB of this process now; its peak starts there anew, where Linux lets it."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return readout.resident_peak()
+    return growth(TABLES[name]()[at].make(index), "cpu")

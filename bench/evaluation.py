@@ -28,7 +28,7 @@ from torch import Tensor
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
-from bench.readout import growth
+from bench.memory import growth
 from bench.table import Row, alternating
 from gear.evaluate.frechet import Gaussian, frechet
 from gear.evaluate.kernel import kid

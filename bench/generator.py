@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.readout import growth
+from bench.memory import growth
 from bench.table import Row, alternating
 from bench.work import floor
 from gear.config import SIZES

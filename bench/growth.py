@@ -43,7 +43,7 @@ from rich.progress import Progress
 from bench import costs, engine
 from bench.costs import TABLES, Cost, Law
 from bench.grown import Grown, Kept, KeptError, Point, draw, grown, show
-from bench.readout import resident_peak
+from bench.memory import held, resident_peak
 from bench.table import machine
 from gear import ranks
 from gear.progress import bars
@@ -130,10 +130,10 @@ def rank() -> None:
         size, batch = engine.CONFIG.data.resolution, engine.CONFIG.batch // ranks.size()
         _alone(costs.joint_step("demo", size, 2))  # the libraries' own first allocations are nobody's
         gc.collect()
-        before = costs.held()
+        before = held()
         step = costs.joint_step("demo", size, batch)
         gc.collect()
-        costs.held()  # to build it takes more than a step of a small share does
+        held()  # to build it takes more than a step of a small share does
         step()
         peak, times = (resident_peak() - before) / 2**10, list[float]()
         for _ in range(RUNS):  # as many on every rank

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 
 from bench.ceilings import product
-from bench.readout import resident_peak
+from bench.memory import held, resident_peak
 from bench.table import Row
 from gear import build
 from gear.config import Config, Frozen, Target, Warmup, grid
@@ -84,7 +84,7 @@ def config_of(case: Case) -> Config:
 def measure(case: Case, kernels: int = 0) -> Measured:
     """In this process, which should be a fresh one: its resident set is what is measured on a CPU."""
     config, on = config_of(case), torch.device(case.device)
-    before, synchronise = resident_peak(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
+    before, synchronise = held(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
     text, B, side = config.generator.text, case.batch, case.resolution
     c, null, classes = torch.randint(CLASSES, (B,), device=on), None, CLASSES
     if text is not None:

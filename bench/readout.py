@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.memory import growth
 from bench.table import Row, alternating
 from bench.work import Work
 from gear.assignment import Assignment
@@ -82,24 +82,6 @@ def measure_peak(side: str, device: str) -> float:
     i = inputs(device)
     (i.z[:64] @ i.c.T).sum().backward()  # the libraries' own first allocations are nobody's
     return growth(partial(seconds, side, i), device)
-
-
-def growth(work: Callable[[], object], device: str) -> float:
-    """MiB that the peak of `work` is above what was held before it."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resident_peak()
-    work()
-    return (resident_peak() - before) / 2**10
-
-
-def resident_peak() -> int:
-    """KiB, of this process alone (ru_maxrss would start at the parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def run(device: str) -> list[Row]:

@@ -30,7 +30,6 @@ the gradients of the larger of tokenizer and generator, all of which are there w
 """
 
 import argparse
-import ctypes
 import json
 import math
 import subprocess
@@ -50,8 +49,8 @@ from torch import Tensor, nn
 from bench import joint
 from bench.ceilings import ceilings
 from bench.joint import CLASSES, TARGET, WIDTH, Case
+from bench.memory import held, resident_peak
 from bench.plain_step import PlainStep, start
-from bench.readout import resident_peak
 from bench.table import Row, alternating, machine, show
 from gear import build
 from gear.config import VQ, Config, grid
@@ -162,14 +161,6 @@ def steps(side: str, case: Case, weights: Path) -> Iterator[Answer]:
         for m, share in zip(dropouts, p, strict=True):
             m.p = share
         number += 1
-
-
-def held() -> int:
-    """KiB resident now; the peak starts there anew, where Linux lets it."""
-    ctypes.CDLL(None).malloc_trim(0)  # what is free would take in the first of what a step needs, unseen
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return resident_peak()
 
 
 # ------------------------------------------------------------------------------------------ a process for each side

@@ -25,7 +25,7 @@ from functools import partial
 
 import torch
 
-from bench.readout import growth
+from bench.memory import growth
 from bench.table import Row, alternating
 from bench.work import floor
 from gear.config import SIZES, Text

@@ -19,6 +19,7 @@ from bench import (
     generator,
     inception,
     joint,
+    memory,
     probes,
     readout,
     step,
@@ -144,7 +145,7 @@ def test_a_table_fits_its_terminal(columns, monkeypatch, capsys):
 
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
-    assert readout.resident_peak() > 10_000  # KiB; this interpreter with torch
+    assert memory.resident_peak() > 10_000  # KiB; this interpreter with torch
 
 
 def test_a_step_is_measured_beside_its_plan():
