@@ -22,10 +22,6 @@ def wide(t: Tensor) -> Tensor:
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
-def swish(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
-
-
 def norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
@@ -38,8 +34,8 @@ class Residual(nn.Module):
         self.nin_shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Float[Tensor, "B c_in h w"]) -> Float[Tensor, "B c_out h w"]:
-        y = self.conv1(swish(self.norm1(x)))
-        y = self.conv2(swish(self.norm2(y)))
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
         return self.nin_shortcut(x) + y
 
 
@@ -107,7 +103,7 @@ class Half(nn.Module):
         stages = [self.mid, *self.conv_blocks] if self.change == "up" else [*self.conv_blocks, self.mid]
         for stage in stages:
             x = stage(x)
-        return self.conv_out(swish(self.norm_out(x)))
+        return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class Tokenizer(nn.Module):

@@ -2,8 +2,9 @@
 
 What `gear.step.gear_step` is measured against (`bench.step`), and the same step: equal losses, weights and averages
 from equal weights (`tests/test_plain_step.py`). Nothing is slow on purpose: attention is torch's fused one, there is no
-loop over the batch, the soft branch stops at the tap, and the tokenizer moves before the hard branch runs, so that
-their graphs are never there together. What is missing is what one adds after looking at a profile.
+loop over the batch, the soft branch stops at the tap, AdamW is the fused one, gradients go right after their step, and
+the tokenizer moves before the hard branch runs, so that their graphs are never there together. What is missing is what
+one adds after looking at a profile.
 
 B images, N tokens each, K codewords.
 """
@@ -58,7 +59,7 @@ class PlainStep:
 
     def _adamw(self, net: nn.Module, lr: float) -> torch.optim.AdamW:
         o = self.settings
-        return torch.optim.AdamW(net.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay)
+        return torch.optim.AdamW(net.parameters(), lr, (o.beta1, o.beta2), weight_decay=o.weight_decay, fused=True)
 
     def __call__(
         self, x: Float[Tensor, "B 3 H W"], c: Int[Tensor, "B"], f: Mapping[str, Float[Tensor, "B N _"]]
@@ -92,7 +93,6 @@ class PlainStep:
         with self._autocast(x):
             h = generator.to_tap(u_s[:, :-1], c)                                        # 4     S^s to layer l
             align_s = generator.align(h, f)                                             # 5     L_align^s
-        self.tokenizer_optimizer.zero_grad()
         (vq["L_VQ"] + self.stage.guidance * align_s).backward()
         norm_tokenizer = self._move(tokenizer, self.tokenizer_optimizer)                # 6     guidance -> tokenizer
         self._average(self.tokenizer_average, tokenizer)
@@ -101,7 +101,6 @@ class PlainStep:
         with self._autocast(x):
             real, fake = critic(x), critic(x_hat.detach())
         hinge = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())               #       the adversary of eq. 2
-        self.critic_optimizer.zero_grad()
         hinge.backward()
         norm_critic = self._move(critic, self.critic_optimizer)
 
@@ -111,7 +110,6 @@ class PlainStep:
             align_h = generator.align(h, f)                                             # 5     L_align^h
             logits = wide(generator.to_logits(h))                                       # 4     S^h to layer L
         ntp = F.cross_entropy(logits.flatten(0, 1), q.flatten())                        # 5     L_NTP
-        self.generator_optimizer.zero_grad()
         (ntp + self.stage.lam * align_h).backward()
         norm_generator = self._move(generator, self.generator_optimizer)                # 7     NTP -> AR
         self._average(self.generator_average, generator)
@@ -124,8 +122,10 @@ class PlainStep:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.low)
 
     def _move(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Clip, step, and let go of the gradients, so that no two networks hold theirs together. Returns their norm."""
         norm = nn.utils.clip_grad_norm_(net.parameters(), self.settings.clip)
         optimizer.step()
+        optimizer.zero_grad()  # to None
         return norm
 
     @torch.no_grad()
