@@ -41,7 +41,7 @@ lint: $(STAMP)  ## style (ruff) and types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(STAMP)  ## what is fast, measured against the plain way
-	$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
