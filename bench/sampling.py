@@ -1,17 +1,23 @@
 """Drawing tokens with `gear.generator.sampling.generate` against plain loops with the same weights and noise.
 
+    python -m bench.sampling
+
 LlamaGen-B, a codebook of 16384, a grid of 16 x 16, of which the first `TOKENS` are drawn; seconds of all of them.
 
 Batch 1: the plain loop is float32 without a cache, the whole sequence for each token, as one writes it first. Its cost
 a token grows with the token, so that 32 of 256 tokens flatter it: the ratio of all is far lower. Batch 16: the plain
-loop has a cache that grows by `torch.cat`, draws by softmax and `torch.multinomial`, and guides by two passes; its
-first tokens are its cheapest too. Then bfloat16 and int8 against our own float32. Both sides are given the same noise
-first, and must draw the same.
+loop has a cache that grows by `torch.cat`, draws by softmax and `torch.multinomial`, and guides by a pass of twice the
+rows; its first tokens are its cheapest too. Both sides are given the same noise first, and must draw the same.
+
+Then bfloat16 and int8 against our own float32, which must first have the same logits of the same tokens, each with its
+cache, up to what the roundings of that precision make of them (`ROUNDING`).
 
 What bounds it: at batch 1 the bytes of the weights and of the cache, which each token reads once; at 16 also 2
 operations a weight and row.
 """
 
+import argparse
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,16 +28,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.ceilings import ceilings
-from bench.table import Row, alternating
+from bench.table import Row, alternating, machine, show
 from gear.config import SIZES
 from gear.generator import Generator, generate
+from gear.generator.beginning import begin_classes
 from gear.generator.layers import rotate
-from gear.generator.lighter import Precision, lighter
+from gear.generator.lighter import Precision, lighter, packed
 from gear.generator.sampling import draw, uniforms
 
 CONFIG, K, CLASSES, SIDE, BATCH, SCALE = SIZES["B"], 16384, 1000, 16, 16, 1.5
 TOKENS, FEW, ROUNDS = 32, 6, 2  # drawn; compared first; timed
 SAME = 0.9  # of the tokens: a float32 loop that rounds otherwise leaves the other's path at a token near an edge
+# What a product rounds off, of its size: input and output in bfloat16, each to 2^-9; at int8 the weights, evenly by up
+# to half a step, of which 127 are the largest weight of an output, some 3.5 standard deviations: 3.5 / 127 / sqrt(12).
+ROUNDING: dict[Precision, float] = {"bfloat16": math.sqrt(2) * 2**-9, "int8": 0.008}
 Choose = Callable[[Tensor, int], Tensor]  # logits (b, K) and the number of the token: tokens (b,)
 
 
@@ -94,16 +104,20 @@ class Cached:
 
 @torch.no_grad()
 def cached(generator: Generator, b: int, scale: float, choose: Choose, tokens: int) -> Tensor:
-    x = generator.cls_embedding(torch.arange(b))[:, 0]
-    null = generator.cls_embedding(torch.full((b,), generator.null_label))[:, 0]
-    conditional, unconditional, found = Cached(generator), Cached(generator), []
+    """Under guidance in one pass of 2 b rows, of which the last b are unconditional."""
+    guided, c = scale != 1, torch.arange(b)
+    if guided:
+        c = torch.cat([c, torch.full((b,), generator.null_label)])
+    x, further, found = generator.cls_embedding(c)[:, 0], Cached(generator), []
     for n in range(tokens):
-        logits = conditional(x)
-        if scale != 1:
-            u = unconditional(null if n == 0 else x)
-            logits = u + scale * (logits - u)
+        logits = further(x)
+        if guided:
+            cond, uncond = logits.chunk(2)
+            logits = uncond + scale * (cond - uncond)
         found.append(choose(logits, n))
         x = generator.tok_embeddings(found[-1])
+        if guided:
+            x = torch.cat([x, x])
     return torch.stack(found, dim=1)
 
 
@@ -135,15 +149,36 @@ def same(a: Tensor, b: Tensor) -> None:
     assert share >= SAME, f"the two loops do not draw the same: {share:.0%} of the tokens are equal"
 
 
+@torch.no_grad()
+def logits_of(generator: Generator, q: Tensor) -> Tensor:
+    """Of each token in q (1, n), which are given and not drawn: one at a time with the cache, as `generate` has it."""
+    net = packed(generator)
+    begun = begin_classes(net, torch.zeros(1, dtype=torch.int64), guided=False)
+    further = (net.decode(net.tok_embeddings(q[:, n])[:, None], begun.past) for n in range(q.shape[1] - 1))
+    return torch.stack([begun.logits, *further], dim=1)
+
+
+def near(light: Tensor, full: Tensor, precision: Precision) -> None:
+    """Raises AssertionError if the logits are further from those of float32 than rounding takes them.
+
+    Of independent roundings the squares add up, over the products that follow each other: four in a block, and the
+    head. Twice that, since norms, attention and SiLU round as well.
+    """
+    limit = 2 * ROUNDING[precision] * math.sqrt(4 * CONFIG.layers + 1)
+    off = ((light.float() - full).norm() / full.norm()).item()
+    assert off <= limit, f"the logits in {precision} are {off:.2%} off those in float32; rounding makes {limit:.2%}"
+
+
 def run() -> list[Row]:
     g, rows = first_tokens(model()), []
-    same(ours(g, 1)[:, :FEW], uncached(g, by_noise(1), FEW))
+    drawn = ours(g, 1)[:, :FEW]
+    same(drawn, uncached(g, by_noise(1), FEW))
     rows.append(
         compared(
             "sample 1",
             partial(ours, g, 1),
             partial(uncached, g, multinomial, TOKENS),
-            0.34,
+            1 / 3,
             floor(g, 1, TOKENS, 4, 4),
             "bytes of weights",
         )
@@ -156,9 +191,10 @@ def run() -> list[Row]:
     kinds: tuple[tuple[Precision, float, float], ...] = (("bfloat16", 2, 0.7), ("int8", 1, 0.6))
     for precision, size, target in kinds:
         light = lighter(g, precision)
+        near(logits_of(light, drawn), logits_of(g, drawn), precision)
         rows.append(
             compared(
-                f"sample 1, {precision}",
+                f"sample 1, {precision} to our float32",
                 partial(ours, light, 1),
                 partial(ours, g, 1),
                 target,
@@ -176,7 +212,11 @@ def compared(
     return Row(path, "s", t["ours"], t["plain"], target, spread, bound, least)
 
 
-if __name__ == "__main__":
-    from bench.table import show
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.sampling", description=(__doc__ or "").partition("\n")[0])
+    parser.parse_args()
+    show(run(), f"{machine('cpu')}, the first {TOKENS} tokens of LlamaGen-B")
 
-    show(run(), f"{TOKENS} tokens")
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ import torch
 
 from bench import ceilings, sampling
 from gear import config as cfg
+from gear.generator.lighter import Precision
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +28,21 @@ def test_the_sides_draw_the_same_tokens(scale: float) -> None:
 def test_rows() -> None:
     rows = sampling.run()
     assert [row.path for row in rows] == [
-        *("sample 1", "sample 16", "sample 16, guided", "sample 1, bfloat16", "sample 1, int8"),
+        *("sample 1", "sample 16", "sample 16, guided", "sample 1, bfloat16 to our float32"),
+        "sample 1, int8 to our float32",
     ]
     assert all(row.ours > 0 and row.plain > 0 and row.floor for row in rows)
     with pytest.raises(AssertionError, match="do not draw the same: 50% of the tokens"):
         sampling.same(torch.tensor([1, 2]), torch.tensor([1, 3]))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_other_logits_are_an_error(precision: Precision) -> None:
+    """A tenth of each left out is more than rounding makes of two blocks."""
+    g = sampling.first_tokens(sampling.model())
+    right = sampling.logits_of(g, sampling.ours(g, 1))
+    assert right.shape == (1, 6, 50)
+    torch.testing.assert_close(right, g(sampling.ours(g, 1)[:, :-1], torch.tensor([0])).logits)
+    sampling.near(right, right, precision)
+    with pytest.raises(AssertionError, match=f"in {precision} are 10.00% off those in float32"):
+        sampling.near(0.9 * right, right, precision)
