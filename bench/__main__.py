@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-import torch
-
+from bench.asked import add_device
 from bench.table import Row, machine, show
 
 
@@ -31,20 +30,20 @@ class Module:
 
 
 MODULES = {  # in the order of the table
-    "readout": Module(100, anywhere=True),
-    "generator": Module(50, anywhere=True),
-    "text": Module(60),
-    "tokenizer": Module(100),
-    "joint": Module(60),
+    "readout": Module(45, anywhere=True),
+    "generator": Module(35, anywhere=True),
+    "text": Module(35),
+    "tokenizer": Module(45),
+    "joint": Module(25),
     "decoding": Module(10),
     "stored": Module(10),
     "frozen": Module(70),
-    "engine": Module(60, anywhere=True),
-    "inception": Module(40),
-    "evaluation": Module(100),
-    "probes": Module(60),
+    "engine": Module(45, anywhere=True),
+    "inception": Module(30),
+    "evaluation": Module(55),
+    "probes": Module(25),
     "step": Module(100),
-    "sampling": Module(80),
+    "sampling": Module(70),
 }
 
 
@@ -91,8 +90,10 @@ def _clock(seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON line a row, as soon as it is measured")
-    parser.add_argument("--only", type=chosen, default=tuple(MODULES), metavar="NAME,...", help=", ".join(MODULES))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--only", type=chosen, default=tuple(MODULES), metavar="NAME,...", help=f"only these of {', '.join(MODULES)}"
+    )
+    add_device(parser)
     arguments = parser.parse_args()
     rows, failed = list[Row](), list[str]()
     try:

@@ -1,14 +1,17 @@
 """How fast this machine can be: a large matrix product, large memory, many exponentials. Floors are made of these.
 
-python -m bench.ceilings
+python -m bench.ceilings    # a line for each
 """
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 
 import torch
+
+from bench.asked import add_device
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrix product
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 31}  # bytes, far more than a cache holds
@@ -21,7 +24,8 @@ TRIES = 7
 class Ceilings:
     """float32, bfloat16: operations a second of a matrix product, two for each multiply-add. bandwidth: bytes a second,
     read and written, of a copy or of a multiplication in place, whichever is faster: on a CPU a copy also reads what it
-    writes over. exponentials: float32 ones a second, by torch, in cache. Each the best of `TRIES`."""
+    writes over. exponentials: float32 ones a second, to
+    the base 2 as gear takes them, by torch, in cache. Each the best of `TRIES`."""
 
     float32: float
     bfloat16: float
@@ -61,7 +65,7 @@ def exponential(device: str) -> float:
 
     def work() -> None:
         for _ in range(times):
-            torch.exp(x, out=y)
+            torch.exp2(x, out=y)
 
     return times * x.numel() / best(work, device)
 
@@ -78,6 +82,12 @@ def best(work: Callable[[], object], device: str) -> float:
     return min(seconds)
 
 
-if __name__ == "__main__":
-    for name, value in asdict(ceilings("cuda" if torch.cuda.is_available() else "cpu")).items():
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.ceilings", description=(__doc__ or "").partition("\n")[0])
+    add_device(parser)
+    for name, value in asdict(ceilings(parser.parse_args().device)).items():
         print(f"{name}: {value:.3g} a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ WIDE = 100  # columns of a terminal
 @dataclass(frozen=True)
 class Row:
     """One comparison. ours, plain: in `unit`, lower is better; target: the largest ratio wanted; spread: (max - min) /
-    median of the rounds; bound: what the floor is made of; floor: what the arithmetic or the bytes that cannot be saved
+    median of the rounds, None where it was measured once; bound: what the floor is made of; floor: what the arithmetic or the bytes that cannot be saved
     take at the speed of `bench.ceilings`, in `unit`; None where nobody counted."""
 
     path: str
@@ -24,7 +24,7 @@ class Row:
     ours: float
     plain: float
     target: float
-    spread: float
+    spread: float | None
     bound: str
     floor: float | None = None
 
@@ -60,8 +60,15 @@ def show(rows: Sequence[Row], title: str) -> None:
     for r in rows:
         floor = "" if r.floor is None else _short(r.floor)
         ratio = f"{r.ratio:.2g}" if r.ratio < 0.01 else f"{r.ratio:.2f}"
-        numbers = (_short(r.ours), _short(r.plain), ratio + ("  " if r.met else " !"), f"<= {r.target}", floor)
-        table.add_row(r.path, r.unit, *numbers, *[f"{r.spread:.0%}"] * wide, r.bound)
+        numbers = (
+            _short(r.ours),
+            _short(r.plain),
+            ratio + ("  " if r.met else " !"),
+            f"<= {round(r.target, 2)}",
+            floor,
+        )
+        spread = "" if r.spread is None else f"{r.spread:.0%}"
+        table.add_row(r.path, r.unit, *numbers, *[spread] * wide, r.bound)
     console.print(table)
     missed = sum(not r.met for r in rows)
     console.print(
