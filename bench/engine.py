@@ -48,6 +48,7 @@ import torch.distributed as dist
 from PIL import Image
 from rich.console import Console
 
+from bench.asked import add_device
 from bench.table import Row, alternating, show
 from gear import build, codes, ranks
 from gear.config import Config, Data, grid
@@ -62,7 +63,7 @@ from gear.train.batches import Streamed
 from gear.train.keep import Keeper
 
 CONFIG = demo()
-BLOCK, ROUNDS = 5, 4
+BLOCK, ROUNDS = 5, 3
 PHOTO, PHOTOS, WORKERS = (160, 128), 320, 1
 PROCESSES, RUNS, BLOCKS = 2, 3, 2
 NEVER = 10**9  # steps
@@ -333,7 +334,7 @@ def of_one_process(c: Case) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # a configuration as JSON
     a = parser.parse_args()
     if a.worker:

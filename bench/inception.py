@@ -31,7 +31,7 @@ from gear.evaluate.images import opened
 from gear.evaluate.inception import TRUNK, FidInception, Layers, resized
 
 IMAGES, SIDE, BATCH = 64, 256, 8
-ROUNDS = 3
+ROUNDS = 2
 COUNTED = ("pool", "spatial")
 
 
@@ -77,7 +77,7 @@ def run() -> list[Row]:
             return (time.perf_counter() - start) / IMAGES
 
         t, spread = alternating({"ours": partial(seconds, ours), "plain": partial(seconds, plain)}, ROUNDS)
-    return [Row("FID Inception", "s", t["ours"], t["plain"], 1.11, spread, f"network, {1 / t['ours']:.0f} images/s")]
+    return [Row("FID Inception", "s", t["ours"], t["plain"], 1 / 0.9, spread, f"network, {1 / t['ours']:.0f} images/s")]
 
 
 if __name__ == "__main__":

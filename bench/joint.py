@@ -1,6 +1,6 @@
 """A whole training step: what `gear plan` says of it beside what it takes, and what the time goes to.
 
-    python -m bench.joint                                     # the row of `make bench`: GEAR-B at 128 px, on the CPU
+    python -m bench.joint                                     # GEAR-B at 128 px, 4 images (`make bench`: 2)
     python -m bench.joint --recipe gear-l --device cuda --resolution 256 --precision bfloat16 --compile --kernels 10
 
 Weights, images, features and captions are random, so neither data nor checkpoints are needed, nor is a text encoder
@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 
+from bench.asked import add_device, count
 from bench.ceilings import product
 from bench.memory import held, resident_peak
 from bench.table import Row
@@ -38,6 +39,7 @@ from gear.text.sizes import size
 TARGET, WIDTH = "efficientnet_lite0", 112  # whose features a step is given, ready made
 CLASSES = 1000
 STEPS, SLOW_START = 5, 2
+FEW = 2  # images of the row of `make bench`, and steps: its memory is measured, not its time
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ def config_of(case: Case) -> Config:
     )
 
 
-def measure(case: Case, kernels: int = 0) -> Measured:
-    """In this process, which should be a fresh one: its resident set is what is measured on a CPU."""
+def measure(case: Case, kernels: int = 0, steps: int = STEPS) -> Measured:
+    """steps: that are timed, after `SLOW_START` that are not. In this process, which should be a fresh one: its resident
+    set is what is measured on a CPU."""
     config, on = config_of(case), torch.device(case.device)
     before, synchronise = held(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
     text, B, side = config.generator.text, case.batch, case.resolution
@@ -101,7 +104,7 @@ def measure(case: Case, kernels: int = 0) -> Measured:
             training.step(batch)
         synchronise()
 
-    times = timed(step, SLOW_START + STEPS)[SLOW_START:]
+    times = timed(step, SLOW_START + steps)[SLOW_START:]
     peak = torch.cuda.max_memory_allocated() if on.type == "cuda" else (resident_peak() - before) * 1024
     spread = (max(times) - min(times)) / statistics.median(times)
     low = product(on.type, torch.bfloat16) if case.precision == "bfloat16" else 0.0
@@ -131,8 +134,9 @@ def longest(step: Callable[[], None], count: int) -> list[tuple[str, float]]:
     return [(name, spent[name] / total) for name in sorted(spent, key=spent.__getitem__, reverse=True)[:count]]
 
 
-def in_a_process_of_its_own(case: Case, kernels: int = 0) -> Measured:
-    command = [sys.executable, "-m", "bench.joint", "--one", json.dumps(asdict(case)), "--kernels", str(kernels)]
+def in_a_process_of_its_own(case: Case, kernels: int = 0, steps: int = STEPS) -> Measured:
+    asked = ["--kernels", str(kernels), "--steps", str(steps)]
+    command = [sys.executable, "-m", "bench.joint", "--one", json.dumps(asdict(case)), *asked]
     alone = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # else glibc keeps freed memory, up to 10 % by chance
     done = subprocess.run(command, capture_output=True, text=True, env=alone, check=False)
     if done.returncode:
@@ -151,13 +155,14 @@ def largest_batch(case: Case) -> Case:
 
 
 def run() -> list[Row]:
-    planned, found = plan(config_of(SMALL)), in_a_process_of_its_own(SMALL)
-    name = f"plan, {SMALL.recipe}"
-    return [Row(name, "MiB", planned.peak / 2**20, found.peak / 2**20, 1.15, 0.0, "planned beside measured")]
+    case = replace(SMALL, batch=FEW)
+    planned, found = plan(config_of(case)), in_a_process_of_its_own(case, steps=FEW)
+    name = f"plan, {case.recipe}"
+    return [Row(name, "MiB", planned.peak / 2**20, found.peak / 2**20, 1.15, None, "planned beside measured")]
 
 
-def report(case: Case, kernels: int) -> dict[str, Any]:
-    planned, found = plan(config_of(case)), in_a_process_of_its_own(case, kernels)
+def report(case: Case, kernels: int, steps: int = STEPS) -> dict[str, Any]:
+    planned, found = plan(config_of(case)), in_a_process_of_its_own(case, kernels, steps)
     flops = sum((count for part, count in planned.flops.items() if part not in ("targets", "text")), Flops(0, 0))
     at_best = flops.float32 / found.gemm32 + (flops.bfloat16 / found.gemm if flops.bfloat16 else 0.0)  # seconds
     return {
@@ -182,21 +187,22 @@ def report(case: Case, kernels: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.joint", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--recipe", default=SMALL.recipe, choices=sorted(RECIPES), metavar="RECIPE")
-    parser.add_argument("--resolution", type=int, default=SMALL.resolution)
-    parser.add_argument("--batch", type=int, help="on a GPU by default the largest power of two that fits")
+    parser.add_argument("--resolution", type=count, default=SMALL.resolution)
+    parser.add_argument("--batch", type=count, help="on a GPU by default the largest power of two that fits")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=SMALL.precision)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--compile", action="store_true", help="torch.compile of the networks' blocks")
     parser.add_argument("--kernels", type=int, default=0, help="how many of the longest kernels to name")
+    parser.add_argument("--steps", type=count, default=STEPS, help=f"that are timed, after {SLOW_START} that are not")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a case as JSON: measured here
     a = parser.parse_args()
     if a.one:
-        print(json.dumps(asdict(measure(Case(**json.loads(a.one)), a.kernels))))
+        print(json.dumps(asdict(measure(Case(**json.loads(a.one)), a.kernels, a.steps))))
         return
     case = Case(a.recipe, a.resolution, a.batch or SMALL.batch, a.precision, a.device, a.compile)
     if a.device == "cuda" and not a.batch:
         case = largest_batch(case)
-    print(json.dumps(report(case, a.kernels), indent=2))
+    print(json.dumps(report(case, a.kernels, a.steps), indent=2))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 from bench import __main__ as bench
 from bench import (
@@ -15,6 +16,7 @@ from bench import (
     decoding,
     engine,
     evaluation,
+    floors,
     frozen,
     generator,
     inception,
@@ -60,8 +62,9 @@ def test_bench(arguments, tiny, monkeypatch, capsys):
     monkeypatch.setattr(tokenizer, "QUANTIZER", cfg.VQ(64, 8))
     monkeypatch.setattr(tokenizer, "BACKBONE", cfg.VQGAN(channels=32, multipliers=(1, 2), latent=32))
     monkeypatch.setattr(tokenizer, "SIZE", 16)
+    measured = joint.Measured(2.0**20, 1.0, 0.0, 0.0, 1.0, [])
     monkeypatch.setattr(joint, "SMALL", joint.Case("demo", 64, 2, "float32", "cpu"))
-    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda case: joint.Measured(2.0**20, 1.0, 0.0, 0.0, 1.0, []))
+    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda case, steps: measured)
     monkeypatch.setattr(decoding, "SIZE", (50, 41))
     monkeypatch.setattr(decoding, "R", 32)
     monkeypatch.setattr(decoding, "IMAGES", 2)
@@ -130,15 +133,45 @@ def test_what_was_measured_is_shown_even_if_the_rest_fails(monkeypatch, capsys):
     assert "choose from readout, " in capsys.readouterr().err
 
 
+def test_all_of_it_takes_ten_minutes():
+    assert sum(module.seconds for module in bench.MODULES.values()) <= 600
+
+
+@pytest.mark.parametrize("module", [bench, ceilings, engine, floors, joint, text])
+def test_a_device_that_is_not_there_is_one_sentence(module, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, said in (("cuda", "none here: choose cpu."), ("gpu", "choose from cpu, cuda.")):
+        monkeypatch.setattr(sys, "argv", ["bench", "--device", device])
+        with pytest.raises(SystemExit):
+            module.main()
+        assert said in capsys.readouterr().err
+
+
+def test_read_outs_that_differ_are_not_timed(monkeypatch):
+    """Nor codewords or a loss that do where gradients are the same."""
+    for name, size in {"N": 64, "K": 128, "D": 16}.items():
+        monkeypatch.setattr(readout, name, size)
+    i = readout.inputs("cpu")
+    readout.same(i)
+    for wrong in (lambda q, loss: (q.roll(1), loss), lambda q, loss: (q, loss + 1)):
+        monkeypatch.setitem(readout.SIDES, "ours", lambda i, wrong=wrong: wrong(*readout.ours(i)))
+        with pytest.raises(AssertionError, match="not close"):
+            readout.same(i)
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_table_fits_its_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     long = Row("a checkpoint and 12 steps", "MiB", 12345.0, 23456.0, 0.05, 0.1, "the release of the last batch", 0.01)
-    show([long, replace(long, path="short", target=1.0)], "AMD EPYC, 2 threads, torch 2.13.0")
+    show(
+        [long, replace(long, path="short", target=1.0), replace(long, path="once", target=1 / 1.5, spread=None)],
+        "AMD EPYC, 2 threads, torch 2.13.0",
+    )
     said = capsys.readouterr().out
     assert all(len(line.rstrip()) <= columns for line in said.splitlines())
     assert ("spread" in said) == (columns == 120)
-    for number in ("12,345", "23,456", "0.53 !", "<= 0.05", "0.01"):
+    assert said.count("10%") == 2 * (columns == 120)  # what was measured once has none
+    for number in ("12,345", "23,456", "0.53 !", "<= 0.05", "<= 0.67", "0.01"):
         assert number in said
     assert said.count("!") == 2  # beside the ratio, and what it means
     assert table.processor()
