@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import decoding, inception
+from bench.asked import add_device, count
 from bench.ceilings import ceilings
 from bench.joint import SMALL, Case
 from bench.paths import Path, Setting, others, parts, setting
@@ -119,8 +120,8 @@ def data() -> Gap:
     return Gap(gap.path, Work(), None, gap.seconds, "Pillow, one core")
 
 
-def run(case: Case, console: Console | None = None) -> list[Gap]:
-    s, device = setting(case), case.device
+def run(s: Setting, console: Console | None = None) -> list[Gap]:
+    device = s.case.device
     of_step, rest = parts(s), others(s)
     with bars(console or Console(stderr=True)) as bar:
         task = bar.add_task("floors", total=len(of_step) + len(rest) + 4, note="ceilings")
@@ -166,17 +167,18 @@ def as_json(gap: Gap, case: Case) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.floors", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--recipe", default=SMALL.recipe, choices=sorted(RECIPES), metavar="RECIPE")
-    parser.add_argument("--resolution", type=int, default=SMALL.resolution)
-    parser.add_argument("--batch", type=int, default=SMALL.batch)
+    parser.add_argument("--resolution", type=count, default=SMALL.resolution)
+    parser.add_argument("--batch", type=count, default=SMALL.batch)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default=SMALL.precision)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON line a row")
     a = parser.parse_args()
     case = Case(a.recipe, a.resolution, a.batch, a.precision, a.device)
     try:
-        gaps = run(case)
+        made = setting(case)
     except ValueError as error:
         parser.error(str(error))
+    gaps = run(made)
     if a.json:
         print("\n".join(json.dumps(as_json(gap, case)) for gap in gaps))
         return

@@ -32,6 +32,7 @@ from timm.models.vision_transformer import vit_base_patch14_dinov2
 
 from bench.ceilings import ceilings
 from bench.table import Row, alternating, machine, show
+from bench.work import update
 from gear import build
 from gear.config import Config, Data, Target
 from gear.counting import Flops, counter
@@ -46,7 +47,6 @@ from gear.train.batches import Streamed
 CONFIG = replace(RECIPES["llamagen-repa-b"](), device="cpu")
 BATCH, PHOTO, WORKERS, ROUNDS = 6, (500, 375), 1, 2
 TARGET = 1 / 3  # three times as many images a second; not to be had in float32, by the ratio of the floors
-MOVED = 40  # bytes a weight: the norm reads the gradient; AdamW and the average read 5 numbers and write 4
 CPU = torch.device("cpu")
 
 Precision = Literal["bfloat16", "float32"]
@@ -149,8 +149,8 @@ def row(
     """ms an image. The floor is that of ours: its products, and after them its update."""
     weights = sum(p.numel() for group in training.groups for p in group.module.parameters() if p.requires_grad)
     at, ours, plain = ceilings("cpu"), counts["ours"], counts["plain"]
-    floor = at.floor(ours.float32, ours.bfloat16) + at.floor(moved=MOVED * weights)
-    least = at.floor(plain.float32, plain.bfloat16) + at.floor(moved=MOVED * weights)
+    of_update = update(weights).seconds("cpu")
+    floor, least = (at.floor(side.float32, side.bfloat16) + of_update for side in (ours, plain))
     image = {name: seconds * 1e3 / BATCH for name, seconds in t.items()}
     bound = f"arithmetic; ratio of both floors {floor / least:.2f}"
     floor *= 1e3 / BATCH

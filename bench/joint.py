@@ -84,8 +84,8 @@ def config_of(case: Case) -> Config:
 
 
 def measure(case: Case, kernels: int = 0, steps: int = STEPS) -> Measured:
-    """steps: that are timed, after `SLOW_START` that are not. In this process, which should be a fresh one: its resident
-    set is what is measured on a CPU."""
+    """steps: timed, after `SLOW_START` that are not. In this process, which should be a fresh one: its resident set
+    is what is measured on a CPU."""
     config, on = config_of(case), torch.device(case.device)
     before, synchronise = held(), torch.cuda.synchronize if on.type == "cuda" else lambda: None
     text, B, side = config.generator.text, case.batch, case.resolution

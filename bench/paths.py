@@ -2,36 +2,33 @@
 
 The parts of the joint step are run apart, forward and backward from a random gradient where the step has one, on the
 same networks. Target features are given. What each must do is counted while it runs (`bench.work`), but for these, with
-N positions (in the read-out N - B), K codewords, d channels, D the generator's width, P numbers, L layers, r rows:
+N positions (in the read-out N - B), K codewords, d channels and D the generator's width:
 
     read-out      hard and soft: A = 2 N K d once, pi E = 2 N K D, N K exponentials; backward, A and pi again,
                   g E^T = 2 N K D, and the gradients of z and c, 4 N K d
     entropy       A again, N K exponentials; backward the same again, and 4 N K d: 8 N K d and 2 N K
     head          6 N K D of its product forward and backward; N K exponentials, the probabilities being kept nowhere
                   but as the gradient; states and weights read twice, gradients written
-    AdamW         p, g, m, v read, p, m, v written: 28 bytes a float32 parameter
-    averages      average and weight read, average written: 12 bytes
-    clipping      the gradient read for its norm: 4 bytes; the optimiser could scale it as it reads it
-    a token       2 r P of layers and head, 4 r D L for each row of the past, which is half full on average; bytes: P,
-                  and keys and values of the past
+    update, token: as in `bench.work`; the past of a token is half full on average
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from bench.joint import CLASSES, TARGET, WIDTH, Case, config_of
-from bench.work import Work
+from bench.work import ADAMW, AVERAGES, CLIPPING, Work, token, update
 from gear import build, losses, step
 from gear.assignment import BinaryAssignment, full
 from gear.config import Config, Frozen, Gear, grid
 from gear.counting import Flops
 from gear.generator import generate
+from gear.generator.lighter import lighter
 from gear.update import Trained, frozen
 
 SAMPLED = (1, 64)  # images at once
@@ -166,9 +163,11 @@ def generator_parts(s: Setting) -> list[Path]:
     net, (K, D), N = generator.module, generator.module.embedding.shape, q.numel()
     states, size = leaf(torch.randn(*q.shape, D, device=q.device)), 2 if s.case.precision == "bfloat16" else 4
 
+    one_logit = {"output.weight": net.output.weight[:1].detach()}  # next to nothing of the head
+
     def hard_branch() -> None:
-        with s.autocast(), patch.object(net, "output", nn.Identity()):  # all but the head
-            H = generator(q[:, :-1], c)
+        with s.autocast():
+            H = functional_call(net, one_logit, (q[:, :-1], c))
             loss = losses.alignment(H.projected, f)
         torch.autograd.backward([H.logits, loss], [torch.full_like(H.logits, 1e-3), None])
 
@@ -197,9 +196,9 @@ def passes(groups: Sequence[Trained]) -> list[Path]:
             nn.utils.clip_grad_norm_(group.module.parameters(), group.clip)
 
     return [
-        Path("AdamW", lambda: [g.optimizer.step() for g in groups], gradients, Work(moved=28 * count), of_step=True),
-        Path("averages", lambda: [g.average() for g in groups], work=Work(moved=12 * averaged), of_step=True),
-        Path("clipping", clip, gradients, Work(moved=4 * count), of_step=True),
+        Path("AdamW", lambda: [g.optimizer.step() for g in groups], gradients, Work(moved=ADAMW * count), of_step=True),
+        Path("averages", lambda: [g.average() for g in groups], work=Work(moved=AVERAGES * averaged), of_step=True),
+        Path("clipping", clip, gradients, Work(moved=CLIPPING * count), of_step=True),
     ]
 
 
@@ -210,7 +209,7 @@ def others(s: Setting) -> list[Path]:
     tokenizer, _, generator = s.groups
     net, x, q = tokenizer.module, s.batch.x, s.made.q
     encoded = step.Encoded(q, s.batch.c, s.batch.f)
-    of_passes = Work(moved=(28 + 12 + 4) * sum(p.numel() for p in generator.module.parameters()))
+    of_passes = update(sum(p.numel() for p in generator.module.parameters()))
 
     def from_codes() -> None:
         with s.autocast():
@@ -229,17 +228,14 @@ def others(s: Setting) -> list[Path]:
 
 
 def sampling(s: Setting, images: int, scale: float) -> Path:
-    """A token of each of so many images; the mean over all tokens of an image."""
+    """A token of each of so many images, of the generator as `gear sample` lightens it to the precision; the mean over
+    all tokens of an image."""
     net, tokens = s.groups[2].module, grid(s.config) ** 2
     labels, rows = torch.arange(images) % CLASSES, images * (1 if scale == 1 else 2)
-    weights = sum(p.numel() for part in (net.layers, net.norm, net.output) for p in part.parameters())
-    past, D, size = (1 + tokens) / 2, net.embedding.shape[1], 2 if s.case.precision == "bfloat16" else 4
-    keys = 2 * len(net.layers) * past * D
-    work = Work(s.flops(2 * rows * (weights + keys)), size * (weights + rows * keys))
+    light, size = lighter(net, s.case.precision), 2 if s.case.precision == "bfloat16" else 4
 
     def run() -> None:
-        with s.autocast():
-            generate(net, labels, seed=0, cfg_scale=scale, batch=images)
+        generate(light, labels, seed=0, cfg_scale=scale, batch=images)
 
     name = f"a token of {images} image{'s' * (images > 1)}" + ", CFG" * (scale != 1)
-    return Path(name, run, work=work, times=1, per=tokens)
+    return Path(name, run, work=token(net, rows, (1 + tokens) / 2, size, size), times=1, per=tokens)

@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ceilings import ceilings
 from bench.table import Row, alternating, machine, show
+from bench.work import token
 from gear.config import SIZES
 from gear.generator import Generator, generate
 from gear.generator.beginning import begin_classes
@@ -129,11 +129,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def floor(generator: Generator, rows: int, steps: int, weight: float, number: int) -> float:
     """Seconds of `steps` tokens of `rows` rows. weight, number: bytes of a matrix's number and of another."""
-    read = sum(p.numel() for name, p in generator.named_parameters() if p.ndim == 2 and "embed" not in name)
-    cache = 2 * CONFIG.layers * CONFIG.width * rows * (steps + 1) / 2 * number
-    operations = 2.0 * read * rows * steps
-    kind = {"float32": operations} if number == 4 else {"bfloat16": operations}
-    return ceilings("cpu").floor(**kind, moved=steps * (read * weight + cache))
+    return steps * token(generator, rows, (steps + 1) / 2, weight, number).seconds("cpu")
 
 
 def first_tokens(generator: Generator) -> Generator:

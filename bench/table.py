@@ -16,8 +16,8 @@ WIDE = 100  # columns of a terminal
 @dataclass(frozen=True)
 class Row:
     """One comparison. ours, plain: in `unit`, lower is better; target: the largest ratio wanted; spread: (max - min) /
-    median of the rounds, None where it was measured once; bound: what the floor is made of; floor: what the arithmetic or the bytes that cannot be saved
-    take at the speed of `bench.ceilings`, in `unit`; None where nobody counted."""
+    median of the rounds, None where it was measured once; bound: what the floor is made of; floor: what the arithmetic
+    or the bytes that cannot be saved take at the speed of `bench.ceilings`, in `unit`; None where nobody counted."""
 
     path: str
     unit: str

@@ -16,8 +16,12 @@ from torch.utils._pytree import tree_leaves
 
 from bench.ceilings import ceilings
 from gear.counting import Flops, counter
+from gear.generator import Generator
 
 NONE = Flops(0, 0)
+# Bytes of an update for each float32 parameter. Clipping reads the gradient for its norm; the optimiser can scale it as
+# it reads it. AdamW reads p, g, m, v and writes p, m, v. The average is read and written, p being at hand by then.
+CLIPPING, ADAMW, AVERAGES = 4, 28, 8
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,21 @@ def floor(call: Callable[[], object], device: str = "cpu") -> float:
     """Seconds that a call takes at least."""
     with torch.random.fork_rng(devices=[]):
         return counted(call).seconds(device)
+
+
+def update(parameters: int) -> Work:
+    """Clipping, AdamW and average of so many."""
+    return Work(moved=(CLIPPING + ADAMW + AVERAGES) * parameters)
+
+
+def token(net: Generator, rows: int, past: float, weight: int, number: int) -> Work:
+    """A further token of each of `rows` sequences: the products of blocks and head, and attention to `past` rows each.
+
+    net: of ordinary linear layers, also where lighter ones run. weight, number: bytes of a number of a matrix, and of
+    keys and values; products are of float32 where the latter have 4 bytes, else of bfloat16.
+    """
+    matrices = sum(p.numel() for part in (net.layers, net.output) for p in part.parameters() if p.dim() == 2)
+    keys = 2 * len(net.layers) * past * net.embedding.shape[1]  # and values
+    operations = round(2 * rows * (matrices + keys))
+    flops = Flops(0, operations) if number == 4 else Flops(operations, 0)
+    return Work(flops, weight * matrices + number * rows * keys)

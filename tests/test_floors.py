@@ -49,6 +49,23 @@ def test_the_read_outs_do_what_their_formulas_say_and_no_less():
         assert path.work.flops.total <= made < 1.5 * path.work.flops.total
 
 
+def test_a_token_does_what_its_formula_says():
+    net = paths.setting(TINY).groups[2].module.eval()
+    x, past = torch.randn(3, 1, net.embedding.shape[1]), net.empty_past(3)
+    made = work.counted(lambda: torch.no_grad()(net.decode)(x, past))
+    found = work.token(net, rows=3, past=1, weight=4, number=4)
+    assert found.flops == made.flops
+    assert found.moved <= made.moved
+    low = work.token(net, rows=3, past=1, weight=1, number=2)
+    assert low.flops == Flops(found.flops.float32, 0)
+    assert found.moved / 4 < low.moved < found.moved / 2
+
+
+def test_an_update_moves_each_number_once():
+    """The gradient for its norm; p, g, m, v and the average in, all but g out."""
+    assert work.update(10).moved == 10 * 4 * (1 + 5 + 4)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_parts_are_the_whole_step(precision):
     """Their operations are what `gear plan` counts on the step itself, but for what torch does not count."""
@@ -75,6 +92,14 @@ def test_a_table_of_floors(monkeypatch, capsys):
     assert len(rows) - len(counted) == 1  # the JPEG files
     floors.show([floors.Gap("encode", work.Work(Flops(0, 10**12), 1e9), 1.0, 4.0, "arithmetic")], "here")
     assert "25%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--batch", "--resolution"])
+def test_there_is_an_image_and_it_has_a_size(option, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["floors", option, "0"])
+    with pytest.raises(SystemExit):
+        floors.main()
+    assert "a whole number from 1 on is wanted, and '0' is none." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("recipe", ["warmup-vq", "demo-repa", "table02-gear-390k"])
