@@ -28,16 +28,14 @@ from gear.config import Config, grid
 class PlainStep:
     """The networks of a joint run with their optimisers and averages; a call is a step.
 
-    config: GEAR with VQ, the convolutional backbone, classes that are not rotated, and `align` = "next": the paper's.
+    config: as `known` wants it.
     start: the weights, which are copied, as `start` names them.
     """
 
     def __init__(self, config: Config, classes: int, target_dims: Mapping[str, int], start: Mapping[str, Tensor]):
-        t, vq, backbone = config.tokenizer, config.tokenizer.quantizer, config.tokenizer.backbone
-        assert isinstance(config.stage, cfg.Gear)
-        assert isinstance(vq, cfg.VQ)
-        assert isinstance(backbone, cfg.VQGAN)
-        self.stage, self.weights, self.settings = config.stage, t.loss, config.optimizer
+        t = config.tokenizer
+        self.stage, vq, backbone = known(config)
+        self.weights, self.settings = t.loss, config.optimizer
         self.low = config.precision == "bfloat16"
 
         self.tokenizer = Tokenizer(vq, backbone)
@@ -132,6 +130,26 @@ class PlainStep:
     def _average(self, average: nn.Module, net: nn.Module) -> None:
         for old, new in zip(average.parameters(), net.parameters(), strict=True):
             old.lerp_(new, 1 - self.settings.ema)
+
+
+def known(config: Config) -> tuple[cfg.Gear, cfg.VQ, cfg.VQGAN]:
+    """Stage, quantizer and backbone of what is written here, which is the paper's. Raises ConfigError for another."""
+    stage, t, g = config.stage, config.tokenizer, config.generator
+    vq, backbone, whole = t.quantizer, t.backbone, t.loss.adversarial > 0 and config.engine.accumulate == 1
+    classes = g.align == "next" and g.class_rotary == "identity" and g.text is None
+    if (
+        isinstance(stage, cfg.Gear)
+        and isinstance(vq, cfg.VQ)
+        and isinstance(backbone, cfg.VQGAN)
+        and stage.readout == "soft"
+        and whole
+        and classes
+    ):
+        return stage, vq, backbone
+    raise cfg.ConfigError(
+        "the plain step is GEAR's soft one, of the whole batch, with VQ, VQGAN's networks, a critic and classes: choose "
+        "a recipe such as gear-b or demo."
+    )
 
 
 def start(training: Training) -> dict[str, Tensor]:

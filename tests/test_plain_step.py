@@ -1,5 +1,6 @@
 """The plain step that ours is measured against is the same step: in two of them equal losses, weights and averages."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -133,3 +134,24 @@ def test_a_side_that_takes_another_step_is_an_error(name: str, precision: str, o
     step.same(TERMS, TERMS, config)
     with pytest.raises(AssertionError, match=f"do not take the same step: {name} is"):
         step.same(TERMS, TERMS | {name: TERMS[name] * (1 - off)}, config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["small", "--recipe", "demo-lfq"], "the plain step is GEAR's soft one"),
+        (["small", "--recipe", "demo-warmup"], "the plain step is GEAR's soft one"),
+        (["small", "--recipe", "demo-text-joint"], "the plain step is GEAR's soft one"),
+        (["small", "--recipe", "cifar10-small-ste"], "the plain step is GEAR's soft one"),
+        (["small", "--resolution", "100"], "data.resolution must be a multiple of 8"),
+        (["small", "--batch", "0"], "batch must be at least 1; it is 0."),
+        (["--batch", "3"], "say which size to change: vq-16 or small."),
+    ],
+)
+def test_what_cannot_be_compared_is_told_first(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["step", *arguments])
+    with pytest.raises(SystemExit):
+        step.main()
+    assert f"error: {told}" in capsys.readouterr().err
