@@ -147,8 +147,8 @@ def known(config: Config) -> tuple[cfg.Gear, cfg.VQ, cfg.VQGAN]:
     ):
         return stage, vq, backbone
     raise cfg.ConfigError(
-        "the plain step is GEAR's soft one, of the whole batch, with VQ, VQGAN's networks, a critic and classes: choose "
-        "a recipe such as gear-b or demo."
+        "the plain step is GEAR's soft one, of the whole batch, with VQ, VQGAN's networks, a critic and classes: "
+        "choose a recipe such as gear-b or demo."
     )
 
 
