@@ -127,7 +127,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def floor(generator: Generator, rows: int, steps: int, weight: float, number: int) -> float:
+def floor(generator: Generator, rows: int, steps: int, weight: int, number: int) -> float:
     """Seconds of `steps` tokens of `rows` rows. weight, number: bytes of a matrix's number and of another."""
     return steps * token(generator, rows, (steps + 1) / 2, weight, number).seconds("cpu")
 
@@ -184,7 +184,7 @@ def run() -> list[Row]:
         plain = partial(cached, g, BATCH, scale, multinomial, TOKENS)
         least = floor(g, BATCH * (1 + (scale != 1)), TOKENS, 4, 4)
         rows.append(compared(path, partial(ours, g, BATCH, scale), plain, 0.5, least, "products of few rows"))
-    kinds: tuple[tuple[Precision, float, float], ...] = (("bfloat16", 2, 0.7), ("int8", 1, 0.6))
+    kinds: tuple[tuple[Precision, int, float], ...] = (("bfloat16", 2, 0.7), ("int8", 1, 0.6))
     for precision, size, target in kinds:
         light = lighter(g, precision)
         near(logits_of(light, drawn), logits_of(g, drawn), precision)

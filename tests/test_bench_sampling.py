@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench import ceilings, sampling
+from bench import ceilings, sampling, work
 from gear import config as cfg
 from gear.generator.lighter import Precision
 
@@ -13,7 +13,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "CONFIG", cfg.Generator(layers=2, heads=2, width=32, tap=1))
     for name, size in {"K": 50, "SIDE": 3, "TOKENS": 6, "BATCH": 3, "ROUNDS": 1}.items():
         monkeypatch.setattr(sampling, name, size)
-    monkeypatch.setattr(sampling, "ceilings", lambda device: ceilings.Ceilings(1e9, 1e9, 1e9, 1e9))
+    monkeypatch.setattr(work, "ceilings", lambda device: ceilings.Ceilings(1e9, 1e9, 1e9, 1e9))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
