@@ -87,7 +87,7 @@ def update(parameters: int) -> Work:
     return Work(moved=(CLIPPING + ADAMW + AVERAGES) * parameters)
 
 
-def token(net: Generator, rows: int, past: float, weight: int, number: int) -> Work:
+def token(net: Generator, rows: int, past: float, weight: float, number: float) -> Work:
     """A further token of each of `rows` sequences: the products of blocks and head, and attention to `past` rows each.
 
     net: of ordinary linear layers, also where lighter ones run. weight, number: bytes of a number of a matrix, and of
