@@ -15,10 +15,10 @@ from bench import joint, readout
 from bench.memory import growth
 from gear import build
 from gear import config as cfg
-from gear.assignment import ENTRIES
 from gear.config import FAMILIES, SIZES
 from gear.generator import Generator
 from gear.step import Batch
+from gear.tiles import ENTRIES
 from gear.tokenizer.tokenizer import Tokenizer
 
 Work = Callable[[], object]
