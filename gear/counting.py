@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from gear import assignment
+from gear import tiles
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def shapes_only() -> Iterator[None]:
     The read-outs go over more of A at once, for 120 MiB more, because every tile has to be traced.
     """
     stay: Callable[..., nn.Module] = lambda module, *_, **__: module  # noqa: E731
-    larger = patch.object(assignment, "ENTRIES", 16 * assignment.ENTRIES)
+    larger = patch.object(tiles, "ENTRIES", 16 * tiles.ENTRIES)
     with _Shapes(), patch.object(nn.Module, "to", stay), larger, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data_ptr(), which modules ask for when they are copied
         yield

@@ -22,7 +22,7 @@ from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
 from gear.generator.lighter import Precision, lighter
-from gear.generator.sampling import Options, class_labels, generate
+from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.painting import Painting
 from gear.progress import bars
 from gear.run import Pair
@@ -108,7 +108,8 @@ def paint(
     generator, encoder = require_texts(pair)
     ids = range(len(texts)) if image_ids is None else image_ids
     nothing = encoder([negative]) if negative else None
-    block = max(AT_ONCE, options.get("batch", 0))
+    batch = options.get("batch", LANES)
+    block = max(1, AT_ONCE // batch) * batch  # whole passes
     if len(set(texts)) <= AT_ONCE:  # each is read once
         block = max(1, len(texts))
     starts, images = range(0, len(texts), block), []

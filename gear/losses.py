@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gear import ranks
-from gear.assignment import LOG_2, Posterior, full
+from gear.assignment import Posterior
+from gear.tiles import LOG_2, full
 
 LOGITS = 1 << 24  # held at once: 64 MiB of float32, in which a product is as fast as in one piece
 
@@ -52,7 +53,7 @@ def next_token(h: Float[Tensor, "B N D"], head: Float[Tensor, "K D"], q: Int[Ten
     are kept: what the gradients need of them is multiplied out at once.
     """
     low = torch.get_autocast_dtype(h.device.type) if torch.is_autocast_enabled(h.device.type) else h.dtype
-    return _NextToken.apply(h.flatten(0, 1), head, q.flatten(), low)
+    return _NextToken.apply(h.flatten(0, 1), head, q.flatten(), low, torch.is_grad_enabled())
 
 
 def alignment(
@@ -76,12 +77,12 @@ class _NextToken(torch.autograd.Function):
     """The mean of log sum_k exp <h_i, w_k> - <h_i, w_q>, and its gradients, made in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, w: Tensor, q: Tensor, low: torch.dtype) -> Tensor:
-        wants_h, wants_w = ctx.needs_input_grad[:2]
+    def forward(ctx: Any, h: Tensor, w: Tensor, q: Tensor, low: torch.dtype, wanted: bool) -> Tensor:
+        wants_h, wants_w = (wanted and needed for needed in ctx.needs_input_grad[:2])
         dh = torch.empty_like(h) if wants_h else None
         dw = torch.zeros_like(w) if wants_w else None
         loss, (n, K) = full(h.new_zeros(())), (len(h), len(w))
-        rows = min(n, max(1, LOGITS // K))
+        rows = max(1, min(n, LOGITS // K))
         memory = loss.new_empty(rows * K)
         products = memory if low == memory.dtype else memory.new_empty(rows * K, dtype=low)
         with torch.autocast(h.device.type, enabled=False):
@@ -93,7 +94,7 @@ class _NextToken(torch.autograd.Function):
                 product = torch.mm(part, w_low.T, out=products[:size].view(shape))
                 a = product if products is memory else memory[:size].view(shape).copy_(product)
                 top, chosen = a.amax(-1, keepdim=True), a.gather(1, at)
-                e = a.sub_(top).mul_(1 / LOG_2).exp2_()  # as in `gear.assignment`
+                e = a.sub_(top).mul_(1 / LOG_2).exp2_()  # as in `gear.tiles`
                 mass = e.sum(-1, keepdim=True)
                 loss += (mass.log() + top - chosen).sum() / n
                 g = e.div_(mass * n).scatter_add_(1, at, torch.full_like(top, -1 / n))
@@ -109,4 +110,4 @@ class _NextToken(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
         dh, dw = ctx.saved_tensors
-        return *(None if d is None else d * grad.to(d.dtype) for d in (dh, dw)), None, None
+        return *(None if d is None else d * grad.to(d.dtype) for d in (dh, dw)), None, None, None

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gear import assignment
+from gear import assignment, tiles
 from gear.assignment import Assignment, BinaryAssignment
 from gear.tokenizer.quantizers import IBQ, LFQ, VQ
 from gear.usage import count, usage
@@ -18,7 +18,7 @@ QUANTIZERS = {"VQ": lambda: VQ(37, 5), "LFQ": lambda: LFQ(5), "IBQ": lambda: IBQ
 def block(request, monkeypatch):
     """Entries of A held at once. Whole rows: one, one, three (which divides nothing here), all. Square tiles: of 1, 6
     and 10 codewords, all."""
-    monkeypatch.setattr(assignment, "ENTRIES", request.param)
+    monkeypatch.setattr(tiles, "ENTRIES", request.param)
 
 
 def quantizer(name):
@@ -180,7 +180,7 @@ def test_float32_is_as_near_float64_as_the_dense_matrix():
     z, c = (F.normalize(torch.randn(n, 8, dtype=torch.float64), dim=-1) for n in (256, 1024))
     E, w = torch.randn(1024, 16, dtype=torch.float64), torch.randn(256, 16, dtype=torch.float64)
 
-    def tiles(A):
+    def tiled(A):
         p = A.posterior(0.01)
         return (A.soft(E.to(A.z.dtype), 0.1) * w.to(A.z.dtype)).sum() + p.entropy.sum() + p.mean.square().sum()
 
@@ -194,21 +194,32 @@ def test_float32_is_as_near_float64_as_the_dense_matrix():
         leaves = [t.to(dtype).requires_grad_() for t in (z, c)]
         return torch.autograd.grad(loss(Assignment(*leaves, 2.0, -leaves[1].square().sum(-1))), leaves)
 
-    exact, ours, plain = gradients(dense, torch.float64), *(gradients(f, torch.float32) for f in (tiles, dense))
+    exact, ours, plain = gradients(dense, torch.float64), *(gradients(f, torch.float32) for f in (tiled, dense))
     for e, a, b in zip(exact, ours, plain, strict=True):
         assert (a - e).abs().max() <= 2 * (b - e).abs().max()
 
 
+def test_no_positions():
+    """As of a 1 x 1 grid, whose last token predicts nothing."""
+    z, c = torch.randn(3, 0, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    A = Assignment(z, c, 2.0)
+    u = A.soft(torch.randn(5, 6), 0.1)
+    assert (u.shape, A.hard().shape, A.posterior(1.0).entropy.shape) == ((3, 0, 6), (3, 0), (3, 0))
+    u.sum().backward()
+    assert c.grad is not None
+    assert not c.grad.any()
+
+
 def test_products_are_exact_beside_tf32(monkeypatch):
     """What torch is told while A is computed, forward and backward, where it is told otherwise around it."""
-    seen, tiles = [], assignment._tiles
+    seen, plain = [], tiles.tiles
 
-    def noted(*args):
-        for tile in tiles(*args):
+    def noted(z, c, b, scale, inverse, columns):
+        for tile in plain(z, c, b, scale, inverse, columns):
             seen.append(torch.get_float32_matmul_precision())
             yield tile
 
-    monkeypatch.setattr(assignment, "_tiles", noted)
+    monkeypatch.setattr(tiles, "tiles", noted)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
@@ -227,7 +238,7 @@ def test_products_are_exact_beside_tf32(monkeypatch):
 
 def test_memory_does_not_hold_the_matrix(monkeypatch):
     """What the forward pass keeps for the backward one, counted exactly: nothing of size N x K."""
-    monkeypatch.setattr(assignment, "ENTRIES", 1 << 12)
+    monkeypatch.setattr(tiles, "ENTRIES", 1 << 12)
     N, K = 512, 1024
     z, c, E = torch.randn(N, 4, requires_grad=True), torch.randn(K, 4, requires_grad=True), torch.randn(K, 16)
     kept = []

@@ -35,6 +35,7 @@ SPINE = {
     "sharing",
     "step",
     "store",
+    "tiles",
     "update",
     "usage",
     "weights",

@@ -49,14 +49,12 @@ def test_next_token_eq_4(at_once):
 def test_next_token_has_the_gradients_of_whole_logits(at_once):
     h, head, q = head_and_tokens(torch.float64)
     whole = torch.nn.functional.cross_entropy((h @ head.T).flatten(0, 1), q.flatten())
-    for a, b in zip(
-        torch.autograd.grad(3.0 * losses.next_token(h, head, q), (h, head)),
-        torch.autograd.grad(3.0 * whole, (h, head)),
-        strict=True,
-    ):
+    ours = torch.autograd.grad(3.0 * losses.next_token(h, head, q), (h, head))
+    theirs = torch.autograd.grad(3.0 * whole, (h, head))
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     (alone,) = torch.autograd.grad(losses.next_token(h.detach(), head, q), head)
-    torch.testing.assert_close(3 * alone, b, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(3 * alone, theirs[1], rtol=1e-12, atol=1e-12)
 
 
 def test_next_token_in_bfloat16_is_that_of_the_linear_layer(at_once):
@@ -78,6 +76,15 @@ def test_next_token_keeps_no_logits(monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         losses.next_token(h, head, q.long())
     assert sorted(kept) == [h.numel(), head.numel()]
+
+
+def test_next_token_without_gradients_makes_none(monkeypatch):
+    h, head, q = head_and_tokens(torch.float64)
+    with torch.no_grad():
+        assert losses.next_token(h, head, q).item() == pytest.approx(losses.next_token(h, head, q).item())
+        monkeypatch.setattr(torch, "zeros_like", None)  # of the head's gradient
+        losses.next_token(h, head, q)
+    assert losses.next_token(h.detach()[:, :0], head.detach(), q[:, :0]).item() == 0
 
 
 def test_next_token_of_large_and_of_broken_states():

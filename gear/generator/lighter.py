@@ -17,6 +17,7 @@ from gear.generator.generator import Generator
 from gear.generator.layers import Rotary
 
 Precision = Literal["float32", "bfloat16", "int8"]
+LOADED = 16  # numbers at once
 ROWS = 32  # the layout that is asked for; on a CPU it is also the fastest measured at 1, 4, 8 and 16
 ONCE = ("cls_embedding", "projectors")  # modules of the generator that no further token reads
 
@@ -40,7 +41,7 @@ class Int8Linear(nn.Module):
     saves memory and not time, and has not run on one.
     """
 
-    weight: Int8[Tensor, "O D"]
+    steps: Int8[Tensor, "O D"]  # not `weight`, which others multiply by
     scale: Float[Tensor, "O"]
 
     def __init__(self, linear: nn.Linear):
@@ -48,27 +49,38 @@ class Int8Linear(nn.Module):
         w = linear.weight.detach().float()
         scale = (w.abs().amax(1) / 127).clamp(min=1e-12).bfloat16()
         self.register_buffer("scale", scale)
-        self.register_buffer("weight", (w / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("steps", (w / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B O"]:
         if x.device.type == "cpu":
-            rows = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
+            rows = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.steps, self.scale)
             return rows.unflatten(0, x.shape[:-1])
-        return F.linear(x, self.weight.to(x.dtype)) * self.scale
+        return F.linear(x, self.steps.to(x.dtype)) * self.scale
 
 
 def lighter(generator: Generator, precision: Precision) -> Generator:
     """For `generate`, in evaluation mode: itself at float32; else a copy in bfloat16, at int8 with the matrices of the
     blocks and of the head in int8 (`Int8Linear`). RMSNorm and rotation are computed in float32, logits given in it;
-    the cache is bfloat16. It shares nothing with `generator`, and cannot be trained.
+    the cache is bfloat16. It shares nothing with `generator`, and cannot be trained. Raises ValueError where torch has
+    no int8 product for a CPU.
     """
     if precision == "float32":
         return generator
+    on = generator.embedding.device.type
+    if precision == "int8" and on == "cpu" and not hasattr(torch.ops.aten, "_weight_int8pack_mm"):
+        raise ValueError(f"torch {torch.__version__} has no int8 product for a CPU: give --precision bfloat16.")
 
     def half(t: Tensor) -> Tensor:
         return t.detach().to(torch.bfloat16, copy=True) if t.is_floating_point() else t
 
-    return _copied(generator, half, Int8Linear if precision == "int8" else None).eval()
+    return _copied(generator, half, _in_int8 if precision == "int8" else None).eval()
+
+
+def _in_int8(linear: nn.Linear) -> nn.Module:
+    """In bfloat16 where a row is no multiple of `LOADED`, beyond which torch's product for a CPU would read."""
+    if linear.in_features % LOADED:
+        return _copied(linear, lambda t: t.detach().to(torch.bfloat16, copy=True), None)
+    return Int8Linear(linear)
 
 
 def packed(generator: Generator) -> Generator:
@@ -76,9 +88,11 @@ def packed(generator: Generator) -> Generator:
     of the head: these it has twice while it lives. Packing takes 0.2 s for LlamaGen-B, which a few tokens pay for.
     """
     dtype, cpu = generator.embedding.dtype, generator.embedding.device.type == "cpu"
-    known = dtype in (torch.float32, torch.bfloat16) and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    if not cpu or not known or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+    if not cpu or not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
         return generator
+    asked = ["_reorder_linear_weight", "_linear_pointwise"] + ["_is_mkldnn_bf16_supported"] * (dtype == torch.bfloat16)
+    if dtype not in (torch.float32, torch.bfloat16) or not all(hasattr(torch.ops.mkldnn, name) for name in asked):
+        return generator  # torch keeps these operators to itself: another version may have others
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return generator
     return _copied(generator, lambda t: t, PackedLinear)

@@ -196,14 +196,14 @@ def generate(
     passes = seat(ids, batch)
     tokens = torch.empty(len(labels), steps, dtype=torch.int64, device=device)
     was_training = generator.training
-    network = packed(generator.eval())
-    reading = reader(network, prompts, negative)
-    begin = partial(begin_classes, network) if reading is None else reading.begin
-    lanes = Lanes(begin, options.guided, (batch, steps), device)
-    take = partial(take_step, network, options, lanes)
-    if record is not None and len(passes) > 2:
-        take = Recorded(take, record)
     try:
+        network = packed(generator.eval())
+        reading = reader(network, prompts, negative)
+        begin = partial(begin_classes, network) if reading is None else reading.begin
+        lanes = Lanes(begin, options.guided, (batch, steps), device)
+        take = partial(take_step, network, options, lanes)
+        if record is not None and len(passes) > 2:
+            take = Recorded(take, record)
         for number, seats in enumerate(passes):
             rows = [row for row, index in enumerate(seats) if index is not None]
             indices = [index for index in seats if index is not None]

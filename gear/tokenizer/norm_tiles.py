@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gear.assignment import full
+from gear.tiles import full
 
 TILE = 1 << 18  # values at once: 1 MiB of float32, which a core's own cache holds
 
@@ -29,7 +29,11 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, groups: int, eps: float, swish: bool) -> Tensor:
-        y, mean, rstd = torch.native_group_norm(x, w, b, *x.shape[:2], x[0, 0].numel(), groups, eps)
+        if not (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)):
+            x = x.contiguous(memory_format=torch.channels_last)
+        if x.is_cuda:  # which takes no mixed types
+            x = x.to(torch.promote_types(x.dtype, w.dtype))
+        y, mean, rstd = torch.native_group_norm(x, w, b, len(x), x.shape[1], x.shape[2:].numel(), groups, eps)
         ctx.save_for_backward(x, w, b, mean, rstd)
         ctx.swish = swish
         return F.silu(y, inplace=True) if swish else y
@@ -41,28 +45,25 @@ class Normalise(torch.autograd.Function):
         (h, wide), groups = x.shape[2:], mean.shape[1]
         x, dy = (t.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).flatten(1, 2) for t in (x, dy))
         B, P, C = x.shape
-        w, b, mean, rstd = (
-            full(w).view(groups, -1),
-            full(b).view(groups, -1),
-            full(mean)[..., None],
-            full(rstd)[..., None],
-        )
+        w, b = (full(t).view(groups, -1) for t in (w, b))
+        mean, rstd = (full(t)[..., None] for t in (mean, rstd))
         scale = rstd * w  # [B G C/G], as are the others below
         shift = b - mean * scale
-        per_channel = [t.reshape(B, 1, C) for t in (scale, shift)]
+        by_channel, from_zero = (t.reshape(B, 1, C) for t in (scale, shift))
         sums = scale.new_zeros(2, B, C)
-        for images, _, part, da in _slopes(x, dy, *per_channel, ctx.swish):
+        for images, _, part, da in _slopes(x, dy, by_channel, from_zero, ctx.swish):
             sums[0, images] += da.sum(1)
             sums[1, images] += da.mul_(part).sum(1)
-        of_da, of_da_x = sums.double().view(2, B, groups, -1)  # of few values: the difference below loses digits
+        of_da, of_da_x = sums.double().view(2, B, groups, C // groups)
+        # In float64, as there are few: the difference loses digits.
         of_da_n = rstd * (of_da_x - mean * of_da)
         mean_da, mean_da_n = ((w * t).mean(-1, keepdim=True) / P for t in (of_da, of_da_n))
         by_x = -rstd.square() * mean_da_n
         rest = -by_x * mean - rstd * mean_da
         by_x, rest = (t.to(scale).expand_as(scale).reshape(B, 1, C) for t in (by_x, rest))
         dx = torch.empty_like(x)
-        for images, places, part, da in _slopes(x, dy, *per_channel, ctx.swish):
-            dx[images, places] = da.mul_(per_channel[0][images]).addcmul_(part, by_x[images]).add_(rest[images])
+        for images, places, part, da in _slopes(x, dy, by_channel, from_zero, ctx.swish):
+            dx[images, places] = da.mul_(by_channel[images]).addcmul_(part, by_x[images]).add_(rest[images])
         dx = dx.unflatten(1, (h, wide)).permute(0, 3, 1, 2)
         dw, db = (t.sum(0).flatten() for t in (of_da_n, of_da))
         return dx, dw, db, None, None, None

@@ -27,8 +27,8 @@ def as_stored(generator):
     for module in list(twin.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Int8Linear):
-                linear = torch.nn.Linear(*reversed(child.weight.shape), bias=False)
-                linear.weight.data = child.weight.double() * child.scale.double()[:, None]
+                linear = torch.nn.Linear(*reversed(child.steps.shape), bias=False)
+                linear.weight.data = child.steps.double() * child.scale.double()[:, None]
                 setattr(module, name, linear)
     return twin.double()
 
@@ -104,3 +104,20 @@ def test_a_text_generator_has_lighter_blocks(tiny):
     generator = lighter(tiny(text=Text("minilm", tokens=4), text_width=6), "int8")
     prompts = Prompts(torch.randn(1, 4, 6), torch.ones(1, 4, dtype=torch.bool))
     assert generate(generator, torch.tensor([0, 0]), seed=0, prompts=prompts, batch=2, cfg_scale=2.0).shape == (2, 12)
+
+
+def test_int8_of_a_width_that_torch_cannot_load(tiny):
+    """Its product for a CPU reads 16 numbers at once, beyond the end of a row of 40: such matrices stay bfloat16."""
+    small, labels = lighter(tiny(width=40), "int8"), torch.tensor([0, 3, 4])
+    named = dict(small.named_modules())
+    kinds = [type(named[name]) for name in ("layers.0.attention.wqkv", "layers.0.feed_forward.w2", "output")]
+    assert kinds == [torch.nn.Linear, Int8Linear, torch.nn.Linear]
+    tokens = torch.randint(20, (3, 12), generator=torch.Generator().manual_seed(0))
+    got, want = logits(small, tokens, labels), logits(as_stored(small), tokens, labels)
+    assert (got - want).norm() < (2 * 10) ** 0.5 * HALF * want.norm()
+
+
+def test_int8_has_no_weight_to_be_taken_for_one(tiny):
+    q = torch.zeros(1, 12, dtype=torch.long)
+    with pytest.raises(AttributeError, match="weight"):
+        lighter(tiny(width=64), "int8")(q[:, :-1], torch.tensor([0]), targets=q)

@@ -35,13 +35,34 @@ def torchs(n, x, swish):
 
 @pytest.mark.parametrize("swish", [True, False])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("size", [(3, 5), (1, 5), (1, 1)])
-def test_equals_torch(swish, layout, size, tile):
-    n, x = norm(torch.float64), images(*size, torch.float64, layout)
+@pytest.mark.parametrize(("h", "w"), [(3, 5), (1, 5), (1, 1)])
+def test_equals_torch(swish, layout, h, w, tile):
+    n, x = norm(torch.float64), images(h, w, torch.float64, layout)
     ours, theirs = (n.swish if swish else n)(x), torchs(n, x, swish)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     g = torch.randn_like(ours)
     for a, b in zip(*(torch.autograd.grad(y, (x, n.weight, n.bias), g) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:, :, 1:, :2],
+        lambda x: x[::2],
+        lambda x: x.transpose(2, 3),
+        lambda x: x[:, :, :1].expand(-1, -1, 4, -1),
+        lambda x: x[:0],
+    ],
+    ids=["crop", "every second", "transposed", "expanded", "none"],
+)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_takes_any_view(view, layout):
+    n, x = norm(torch.float64), images(3, 5, torch.float64, layout)
+    for a, b in zip(
+        *(torch.autograd.grad(y.square().sum(), (x, n.weight)) for y in (n.swish(view(x)), torchs(n, view(x), True))),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
