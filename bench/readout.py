@@ -1,7 +1,7 @@
 """The assignment's read-outs and entropies against the plain way that holds the N x K matrix.
 
 One soft read-out (tau 0.1), one entropy loss (temperature 0.01) and the arg max, forward and backward, as a step has
-them. N = 4096 positions (16 images of 256 tokens), K = 16384, d = 8, D = 1024: VQ-16 under LlamaGen-L at 256 px.
+them. N = 8192 positions (32 images of 256 tokens), K = 16384, d = 8, D = 1024: VQ-16 under LlamaGen-L at 256 px.
 
 Time: both sides in one process, alternating. Peak memory: the growth of the resident set of a fresh process per side,
 on the CPU, or the allocator's peak on CUDA. What bounds it: 2 N K D multiply-adds each way, and N K exponentials.
@@ -25,7 +25,7 @@ from gear.assignment import Assignment
 from gear.counting import Flops
 from gear.losses import entropy
 
-N, K, d, D = 4096, 16384, 8, 1024
+N, K, d, D = 8192, 16384, 8, 1024
 ROUNDS = 2
 
 

@@ -191,8 +191,8 @@ def test_float32_is_as_near_float64_as_the_dense_matrix():
         return ((pi @ E.to(A.z.dtype)) * w.to(A.z.dtype)).sum() + H + p.mean(0).square().sum()
 
     def gradients(loss, dtype):
-        leaves = [t.to(dtype).requires_grad_() for t in (z, c)]
-        return torch.autograd.grad(loss(Assignment(*leaves, 2.0, -leaves[1].square().sum(-1))), leaves)
+        wide, words = (t.to(dtype).requires_grad_() for t in (z, c))
+        return torch.autograd.grad(loss(Assignment(wide, words, 2.0, -words.square().sum(-1))), (wide, words))
 
     exact, ours, plain = gradients(dense, torch.float64), *(gradients(f, torch.float32) for f in (tiled, dense))
     for e, a, b in zip(exact, ours, plain, strict=True):
