@@ -1,6 +1,6 @@
 """Drawing tokens with `gear.generator.sampling.generate` against plain loops with the same weights and noise.
 
-    python -m bench.sampling
+    python -m bench.sampling [--tokens 256 --rounds 1]
 
 LlamaGen-B, a codebook of 16384, a grid of 16 x 16, of which the first `TOKENS` are drawn; seconds of all of them.
 
@@ -132,9 +132,9 @@ def floor(generator: Generator, rows: int, steps: int, weight: int, number: int)
     return steps * token(generator, rows, (steps + 1) / 2, weight, number).seconds("cpu")
 
 
-def first_tokens(generator: Generator) -> Generator:
-    """The same, of an image of `TOKENS` tokens: the first rows of the grid."""
-    settings = generator.settings() | {"grid": [TOKENS // SIDE, SIDE]}
+def first_tokens(generator: Generator, tokens: int) -> Generator:
+    """The same, of an image of so many tokens: the first rows of the grid."""
+    settings = generator.settings() | {"grid": [tokens // SIDE, SIDE]}
     few = Generator.from_settings(settings)
     few.load_state_dict(generator.state_dict())
     return few.eval()
@@ -165,25 +165,34 @@ def near(light: Tensor, full: Tensor, precision: Precision) -> None:
     assert off <= limit, f"the logits in {precision} are {off:.2%} off those in float32; rounding makes {limit:.2%}"
 
 
-def run() -> list[Row]:
-    g, rows = first_tokens(model()), []
+def run(tokens: int = 0, rounds: int = 0) -> list[Row]:
+    """By default `TOKENS` and `ROUNDS`."""
+    tokens, rounds = tokens or TOKENS, rounds or ROUNDS
+    g, rows = first_tokens(model(), tokens), []
+    compared = partial(_compared, rounds)
     drawn = ours(g, 1)[:, :FEW]
     same(drawn, uncached(g, by_noise(1), FEW))
     rows.append(
         compared(
             "sample 1",
             partial(ours, g, 1),
-            partial(uncached, g, multinomial, TOKENS),
+            partial(uncached, g, multinomial, tokens),
             1 / 3,
-            floor(g, 1, TOKENS, 4, 4),
+            floor(g, 1, tokens, 4, 4),
             "bytes of weights",
         )
     )
     for scale, path in ((1.0, "sample 16"), (SCALE, "sample 16, guided")):
         same(ours(g, BATCH, scale)[:, :FEW], cached(g, BATCH, scale, by_noise(BATCH), FEW))
-        plain = partial(cached, g, BATCH, scale, multinomial, TOKENS)
-        least = floor(g, BATCH * (1 + (scale != 1)), TOKENS, 4, 4)
+        plain = partial(cached, g, BATCH, scale, multinomial, tokens)
+        least = floor(g, BATCH * (1 + (scale != 1)), tokens, 4, 4)
         rows.append(compared(path, partial(ours, g, BATCH, scale), plain, 0.5, least, "products of few rows"))
+    half = lighter(g, "bfloat16")
+    near(logits_of(half, drawn), logits_of(g, drawn), "bfloat16")
+    plain, least = partial(cached, g, BATCH, 1.0, multinomial, tokens), floor(g, BATCH, tokens, 2, 2)
+    rows.append(
+        compared("sample 16, bfloat16", partial(ours, half, BATCH), plain, 0.5, least, "few rows; plain is float32")
+    )
     kinds: tuple[tuple[Precision, int, float], ...] = (("bfloat16", 2, 0.7), ("int8", 1, 0.6))
     for precision, size, target in kinds:
         light = lighter(g, precision)
@@ -194,24 +203,34 @@ def run() -> list[Row]:
                 partial(ours, light, 1),
                 partial(ours, g, 1),
                 target,
-                floor(g, 1, TOKENS, size, 2),
+                floor(g, 1, tokens, size, 2),
                 "bytes of weights",
             )
         )
     return rows
 
 
-def compared(
-    path: str, ours: Callable[[], object], plain: Callable[[], object], target: float, least: float, bound: str
+def _compared(
+    rounds: int,
+    path: str,
+    ours: Callable[[], object],
+    plain: Callable[[], object],
+    target: float,
+    least: float,
+    bound: str,
 ) -> Row:
-    t, spread = alternating({"ours": partial(seconds, ours), "plain": partial(seconds, plain)}, ROUNDS)
+    t, spread = alternating({"ours": partial(seconds, ours), "plain": partial(seconds, plain)}, rounds)
     return Row(path, "s", t["ours"], t["plain"], target, spread, bound, least)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.sampling", description=(__doc__ or "").partition("\n")[0])
-    parser.parse_args()
-    show(run(), f"{machine('cpu')}, the first {TOKENS} tokens of LlamaGen-B")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"drawn of each image, a multiple of {SIDE}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    a = parser.parse_args()
+    if a.tokens % SIDE or not 0 < a.tokens <= SIDE**2 or a.rounds < 1:
+        parser.error(f"--tokens must be a multiple of {SIDE} up to {SIDE**2}, and --rounds at least 1.")
+    show(run(a.tokens, a.rounds), f"{machine('cpu')}, the first {a.tokens} tokens of LlamaGen-B")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class Size:
 
 
 SIZES = {
-    "vq-16": Size(Case("gear-b", 128, 4, "bfloat16", "cpu"), 1 / 1.5, "convolutions", rounds=3),
+    "vq-16": Size(Case("gear-b", 128, 4, "bfloat16", "cpu"), 1 / 1.5, "convolutions", rounds=2),
     "small": Size(Case("demo", 64, 32, "float32", "cpu"), 1 / 1.5, "arithmetic", rounds=5),
 }
 MEMORY = 0.5  # the largest ratio wanted

@@ -109,5 +109,5 @@ class _NextToken(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:  # pyright: ignore[reportIncompatibleMethodOverride]
-        dh, dw = ctx.saved_tensors
-        return *(None if d is None else d * grad.to(d.dtype) for d in (dh, dw)), None, None, None
+        # In place, as a copy of dw would be as large as the head: a second backward pass is therefore refused by torch.
+        return *(None if d is None else d.mul_(grad) for d in ctx.saved_tensors), None, None, None

@@ -134,7 +134,7 @@ def test_what_was_measured_is_shown_even_if_the_rest_fails(monkeypatch, capsys):
 
 
 def test_all_of_it_takes_ten_minutes():
-    assert sum(module.seconds for module in bench.MODULES.values()) <= 600
+    assert sum(bench.MODULES[name].seconds for name in bench.USUAL) <= 600
 
 
 @pytest.mark.parametrize("module", [bench, ceilings, engine, floors, joint, text])

@@ -18,7 +18,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_the_sides_draw_the_same_tokens(scale: float) -> None:
-    g = sampling.first_tokens(sampling.model()).double()
+    g = sampling.first_tokens(sampling.model(), sampling.TOKENS).double()
     drawn = sampling.ours(g, 3, scale)
     assert drawn.unique().numel() > 3
     assert torch.equal(drawn, sampling.cached(g, 3, scale, sampling.by_noise(3), 6))
@@ -28,8 +28,8 @@ def test_the_sides_draw_the_same_tokens(scale: float) -> None:
 def test_rows() -> None:
     rows = sampling.run()
     assert [row.path for row in rows] == [
-        *("sample 1", "sample 16", "sample 16, guided", "sample 1, bfloat16 to our float32"),
-        "sample 1, int8 to our float32",
+        *("sample 1", "sample 16", "sample 16, guided", "sample 16, bfloat16"),
+        *("sample 1, bfloat16 to our float32", "sample 1, int8 to our float32"),
     ]
     assert all(row.ours > 0 and row.plain > 0 and row.floor for row in rows)
     with pytest.raises(AssertionError, match="do not draw the same: 50% of the tokens"):
@@ -39,7 +39,7 @@ def test_rows() -> None:
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_other_logits_are_an_error(precision: Precision) -> None:
     """A tenth of each left out is more than rounding makes of two blocks."""
-    g = sampling.first_tokens(sampling.model())
+    g = sampling.first_tokens(sampling.model(), sampling.TOKENS)
     right = sampling.logits_of(g, sampling.ours(g, 1))
     assert right.shape == (1, 6, 50)
     torch.testing.assert_close(right, g(sampling.ours(g, 1)[:, :-1], torch.tensor([0])).logits)
