@@ -88,7 +88,7 @@ def test_commands_then_its_python_run_in_their_order(images_folder, tmp_path, mo
     }
     monkeypatch.setattr(inception, "opened", Means)  # the network is fetched
     monkeypatch.setattr(reference, "SIZES", Means.channels)
-    assert len(GEAR) == 18
+    assert len(GEAR) == 19
     for command in GEAR:
         more = next((options for start, options in shorter.items() if command.startswith(start)), "")
         command = command.replace("FOLDER", folder).replace("IMAGES...", folder) + more
