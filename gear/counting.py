@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from gear import tiles
+from gear.tokenizer import norm_tiles
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ class _Shapes(FakeTensorMode):
 def shapes_only() -> Iterator[None]:
     """Tensors without contents. `Module.to`, which such tensors do not survive, does nothing: all is on one device.
 
-    The read-outs go over more of A at once, for 120 MiB more, because every tile has to be traced.
+    The read-outs go over more of A at once, for 120 MiB more, and group norms over more of an image, for 190, because
+    every tile has to be traced.
     """
     stay: Callable[..., nn.Module] = lambda module, *_, **__: module  # noqa: E731
-    larger = patch.object(tiles, "ENTRIES", 16 * tiles.ENTRIES)
-    with _Shapes(), patch.object(nn.Module, "to", stay), larger, warnings.catch_warnings():
+    larger = patch.object(tiles, "ENTRIES", 16 * tiles.ENTRIES), patch.object(norm_tiles, "TILE", 64 * norm_tiles.TILE)
+    with _Shapes(), patch.object(nn.Module, "to", stay), larger[0], larger[1], warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data_ptr(), which modules ask for when they are copied
         yield
 
