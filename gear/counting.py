@@ -86,8 +86,9 @@ def shapes_only() -> Iterator[None]:
     every tile has to be traced.
     """
     stay: Callable[..., nn.Module] = lambda module, *_, **__: module  # noqa: E731
-    larger = patch.object(tiles, "ENTRIES", 16 * tiles.ENTRIES), patch.object(norm_tiles, "TILE", 64 * norm_tiles.TILE)
-    with _Shapes(), patch.object(nn.Module, "to", stay), larger[0], larger[1], warnings.catch_warnings():
+    of_a = patch.object(tiles, "ENTRIES", 16 * tiles.ENTRIES)
+    of_images = patch.object(norm_tiles, "TILE", 64 * norm_tiles.TILE)
+    with _Shapes(), patch.object(nn.Module, "to", stay), of_a, of_images, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of data_ptr(), which modules ask for when they are copied
         yield
 
@@ -119,12 +120,10 @@ def counter() -> Counter:
     def backward(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return sdpa_backward_flop_count(grad, q, k, v)
 
-    def added(out: Any, a: Any, b: Any, *_: Any, **__: Any) -> int:
-        return 2 * a[0] * a[1] * b[1]
-
     formulas = {
-        aten.addmm_: added,
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    return Counter(display=False, custom_mapping=formulas)
+    operations = Counter(display=False, custom_mapping=formulas)
+    operations.flop_registry[aten.addmm_] = operations.flop_registry[aten.addmm]
+    return operations

@@ -17,7 +17,7 @@ from gear.generator.generator import Generator
 from gear.generator.layers import Rotary
 
 Precision = Literal["float32", "bfloat16", "int8"]
-LOADED = 16  # numbers at once
+LOADED = 16  # numbers that torch's int8 product for a CPU reads at once
 ROWS = 32  # the layout that is asked for; on a CPU it is also the fastest measured at 1, 4, 8 and 16
 ONCE = ("cls_embedding", "projectors")  # modules of the generator that no further token reads
 
@@ -69,17 +69,17 @@ def lighter(generator: Generator, precision: Precision) -> Generator:
     on = generator.embedding.device.type
     if precision == "int8" and on == "cpu" and not hasattr(torch.ops.aten, "_weight_int8pack_mm"):
         raise ValueError(f"torch {torch.__version__} has no int8 product for a CPU: give --precision bfloat16.")
+    return _copied(generator, _half, _in_int8 if precision == "int8" else None).eval()
 
-    def half(t: Tensor) -> Tensor:
-        return t.detach().to(torch.bfloat16, copy=True) if t.is_floating_point() else t
 
-    return _copied(generator, half, _in_int8 if precision == "int8" else None).eval()
+def _half(t: Tensor) -> Tensor:
+    return t.detach().to(torch.bfloat16, copy=True) if t.is_floating_point() else t
 
 
 def _in_int8(linear: nn.Linear) -> nn.Module:
-    """In bfloat16 where a row is no multiple of `LOADED`, beyond which torch's product for a CPU would read."""
+    """In bfloat16 where a row is no multiple of `LOADED`: the product would read beyond its end."""
     if linear.in_features % LOADED:
-        return _copied(linear, lambda t: t.detach().to(torch.bfloat16, copy=True), None)
+        return _copied(linear, _half, None)
     return Int8Linear(linear)
 
 
