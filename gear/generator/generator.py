@@ -19,8 +19,7 @@ from gear import config as cfg
 from gear.assignment import full
 from gear.config_json import from_plain, plain
 from gear.generator.condition import CaptionEmbedding, ClassEmbedding
-from gear.generator.layers import PLAIN, Block, DualBlock, Past, RMSNorm, Rotary, Sight
-from gear.losses import next_token
+from gear.generator.layers import PLAIN, Block, DualBlock, Head, Past, RMSNorm, Rotary, Sight
 from gear.noise import Dropout
 from gear.prompts import Prompts
 from gear.sharing import Shared
@@ -115,7 +114,7 @@ class Generator(
         kinds = (DualBlock if i < config.dual_blocks else Block for i in range(layers))
         self.layers = nn.ModuleList(kind(width, heads, dropout) for kind in kinds)
         self.norm = RMSNorm(width)
-        self.output = nn.Linear(width, codebook_size, bias=False)
+        self.output = Head(width, codebook_size, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -236,7 +235,7 @@ class Generator(
             x = block(x, rotary, None, sight)
         last = self.norm(x[:, predicting])
         if targets is not None:
-            return States(tap, projected, None, next_token(last, self.output.weight, targets))
+            return States(tap, projected, None, self.output(last, targets))
         return States(tap, projected, full(self.output(last)))
 
     def sight(self, c: Int[Tensor, "B"] | Prompts, rows: int) -> Sight:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gear.assignment import full
+from gear.losses import next_token
 from gear.noise import Dropout
 from gear.recompute import Recomputable
 
@@ -266,3 +267,15 @@ class DualBlock(Block):
 
     def normed(self, x: Float[Tensor, "B N D"], sight: Sight) -> Float[Tensor, "B N D"]:
         return by_stream(x, sight.text, self.attention_norm_text, self.attention_norm)
+
+
+class Head(nn.Linear):
+    """The logits of every row; given targets, L_NTP (eq. 4) instead, of logits that are not kept.
+
+    A layer for both, so that whoever watches modules sees where the loss is made.
+    """
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Float[Tensor, "*B D"], targets: Int[Tensor, "B N"] | None = None
+    ) -> Float[Tensor, "*B K"] | Float[Tensor, ""]:
+        return super().forward(x) if targets is None else next_token(x, self.weight, targets)

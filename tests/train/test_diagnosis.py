@@ -136,11 +136,18 @@ def test_a_network_that_no_group_holds(world: World) -> None:
 
 
 def test_a_loss_outside_modules(world: World) -> None:
-    """Logits that are finite, but further apart than the largest float32."""
-    apart = torch.tensor([3e38, -3e38]).repeat(8)
-    world.module("generator.output").register_forward_hook(lambda *given: given[-1] + apart)
+    """Scores that are finite, but whose mean is larger than the largest float32."""
+    world.module("critic").register_forward_hook(lambda *given: given[-1] * 0 + 3e38)
     found = world.diagnose()
-    assert (found.term, found.module, found.where) == ("ntp", None, "loss")
+    assert (found.term, found.module, found.where) == ("adversarial", None, "loss")
+
+
+def test_a_loss_that_the_head_makes(world: World) -> None:
+    """States that are finite, but whose logits are further apart than the largest float32."""
+    world.poison("generator.output.weight", 3e38)
+    world.module("generator.norm").register_forward_hook(lambda *given: given[-1] * 0 + 10)
+    found = world.diagnose()
+    assert (found.term, found.module, found.where) == ("ntp", "generator.output", "forward")
 
 
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
