@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 HALF := $(VENV)/.installing
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-text test check lint bench clean
+.PHONY: help demo demo-text test check lint bench evidence clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +42,14 @@ lint: $(STAMP)  ## style (ruff) and types (pyright)
 
 bench: $(STAMP)  ## what is fast, measured against the plain way
 	@$(BIN)/python -m bench $(ARGS)
+
+evidence: $(STAMP)  ## test the paper's findings again, about a night on two cores (RESULTS.md)
+	$(BIN)/gear fetch cifar10
+	$(BIN)/gear fetch inception-fid
+	$(BIN)/gear fetch mobilenet_v2
+	$(BIN)/gear fetch minilm
+	$(BIN)/gear evidence $(ARGS)
+	$(BIN)/gear evidence write
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

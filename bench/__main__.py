@@ -32,17 +32,17 @@ class Module:
 
 
 MODULES = {  # in the order of the table
-    "readout": Module(70, anywhere=True),
-    "generator": Module(45, anywhere=True),
+    "readout": Module(85, anywhere=True),
+    "generator": Module(62, anywhere=True),
     "text": Module(45, asked=True),
-    "tokenizer": Module(60),
+    "tokenizer": Module(60, asked=True),
     "joint": Module(35, asked=True),
     "decoding": Module(10),
     "stored": Module(10),
-    "frozen": Module(90),
-    "engine": Module(55, anywhere=True),
+    "frozen": Module(105),
+    "engine": Module(52, anywhere=True),
     "inception": Module(35),
-    "evaluation": Module(55),
+    "evaluation": Module(65),
     "probes": Module(30, asked=True),
     "step": Module(90),
     "sampling": Module(80),

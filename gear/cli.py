@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import Positional
 
 from gear.choosing import RUNS, beginning, called, fields, show_recipes, summary, unknown
+from gear.commands.evidence import evidence
 from gear.commands.figure import figure
 from gear.commands.probe import probe
 from gear.commands.reconstruct import reconstruct
@@ -220,7 +221,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     f.__name__: f
     for f in (
         *(demo, recipes, plan, train, status, encode, sample, reconstruct),
-        *(evaluate, probe, figure, table, export, fetch, doctor),
+        *(evaluate, probe, figure, table, evidence, export, fetch, doctor),
     )
 }
 

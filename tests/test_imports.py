@@ -54,6 +54,7 @@ TOP = {
     "counting",
     "doctor",
     "encode",
+    "evidence",
     "exporting",
     "fetch",
     "inference",

@@ -1,0 +1,54 @@
+"""`gear evidence`: the arms of RESULTS.md, trained and measured again, or with other seeds."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+def evidence(
+    what: Positional[Literal["run", "list", "pilot", "pace", "write"]] = "run",
+    /,
+    scale: Literal["cpu", "gpu"] = "cpu",
+    only: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (),
+    out: Path = Path("runs/evidence"),
+    results: Path = Path("evidence"),
+    report: Path = Path("RESULTS.md"),
+    device: str = "auto",
+) -> None:
+    """Test the paper's findings at a scale anyone can rerun, arm by arm; RESULTS.md says which, and what came of it.
+
+    Interrupted, the same command goes on. Several terminals may give it at once: they share the arms.
+
+    run: train and measure what has no result yet. list: what there is, and what is left. write: bring RESULTS.md and
+    its figures up to date with the results. pilot, pace: what was decided beforehand, and seconds a step.
+
+    Args:
+        what: What to do.
+        scale: Of the networks: for a laptop's night, or for a GPU.
+        only: Names of arms; none: all. What they start from is trained, too.
+        seeds: Of the repetitions; by default the protocol's.
+        out: Folder of the runs.
+        results: Folder of the results, a file for each arm and seed.
+        report: The file to bring up to date.
+        device: Where to run.
+    """
+    from rich.console import Console
+
+    from gear.evidence import pace, pilot, queue, writing
+    from gear.evidence.scales import SCALES
+
+    chosen, console = SCALES[scale], Console()
+    match what:
+        case "run":
+            queue.Queue(chosen, out, results, device, console).work(queue.jobs(chosen, only, seeds))
+            print(f"next: gear evidence write --scale {scale}")
+        case "list":
+            queue.show(queue.jobs(chosen, only, seeds), chosen, results, console)
+        case "pilot":
+            print(pilot.pilot(chosen, out, results, device, console))
+        case "pace":
+            print(pace.pace(chosen, results, device))
+        case "write":
+            print(*writing.write(chosen, results, report), sep="\n")

@@ -1,0 +1,129 @@
+"""What is trained: every arm of RESULTS.md by its name. An arm is the base of a scale with something changed, and often
+the tokenizer of an earlier arm. A new one is a line in `ARMS`."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+from gear.config import Config, Frozen, Gear, Naive, Stage
+from gear.evidence.scales import Scale
+from gear.evidence.variants import rounded_assignment
+
+GUIDED = "gear"  # the arm that most others are compared with
+Make = Callable[[Scale], Config]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """
+    what: the table's words for it, after its name.
+    make: its configuration at a scale, without tokenizer and seed.
+    start: the arm whose tokenizer, of the same seed, it begins with; None: from scratch.
+    claims: of RESULTS.md, by their numbers there; 0: none, what others begin with; 9: questions of our own.
+    within: what is in force while it trains.
+    """
+
+    name: str
+    what: str
+    make: Make
+    start: str | None
+    claims: tuple[int, ...]
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
+
+
+def warmup(quantizer: str = "") -> Make:
+    return lambda scale: _quantized(scale.base, scale, quantizer)
+
+
+def joint(stage: Stage | None = None, quantizer: str = "", size: str = "", tap: int | None = None) -> Make:
+    """Tokenizer and generator together."""
+
+    def make(scale: Scale) -> Config:
+        config = replace(_quantized(scale.base, scale, quantizer), stage=stage or Gear(), steps=scale.steps)
+        generator = scale.sizes[size] if size else scale.base.generator
+        return replace(config, generator=generator if tap is None else replace(generator, tap=tap))
+
+    return make
+
+
+def frozen(stage: Frozen | None = None, quantizer: str = "", size: str = "") -> Make:
+    """A generator on a frozen tokenizer."""
+    return joint(stage or Frozen(), quantizer, size)
+
+
+def without_critic(scale: Scale) -> Config:
+    config = joint()(scale)
+    loss = replace(config.tokenizer.loss, adversarial=0.0)
+    return replace(config, tokenizer=replace(config.tokenizer, loss=loss))
+
+
+def captioned(rotary: str = "identity") -> Make:
+    def make(scale: Scale) -> Config:
+        generator = scale.transfer.generator
+        assert generator.text is not None
+        text = replace(generator.text, rotary=rotary)
+        return replace(scale.transfer, generator=replace(generator, text=text))
+
+    return make
+
+
+def _quantized(config: Config, scale: Scale, quantizer: str) -> Config:
+    chosen = scale.quantizers[quantizer] if quantizer else config.tokenizer.quantizer
+    return replace(config, tokenizer=replace(config.tokenizer, quantizer=chosen))
+
+
+def _of_quantizer(q: str) -> tuple[Arm, ...]:
+    """Table 8's comparison for another quantizer."""
+    name = q.upper()
+    return (
+        Arm(f"warmup-{q}", f"the tokenizer alone, {name}", warmup(q), None, (3,)),
+        Arm(f"repa-{q}", f"LlamaGen-REPA, {name}", frozen(None, q), f"warmup-{q}", (3,)),
+        Arm(f"gear-{q}", f"GEAR, {name}", joint(None, q), f"warmup-{q}", (3, 6)),
+        Arm(f"control-{q}", f"both together, no guidance, {name}", joint(Gear(lam_soft=0.0), q), f"warmup-{q}", (3, 6)),
+    )
+
+
+def _of_size(size: str) -> tuple[Arm, ...]:
+    """Table 9's comparison with another generator; and its tokenizer under the usual one."""
+    return (
+        Arm(f"repa-{size}", f"LlamaGen-REPA, {size} generator", frozen(None, "", size), "warmup-vq", (8,)),
+        Arm(f"gear-{size}", f"GEAR, {size} generator", joint(None, "", size), "warmup-vq", (8,)),
+        Arm(f"repa-on-gear-{size}", "LlamaGen-REPA on its tokenizer", frozen(), f"gear-{size}", (8,)),
+    )
+
+
+def _of_gear(name: str, what: str, make: Make, start: str | None = "warmup-vq") -> Arm:
+    """GEAR with one thing changed."""
+    return Arm(f"gear-{name}", f"GEAR, {what}", make, start, (4,))
+
+
+ARMS = (
+    Arm("warmup-vq", "the tokenizer alone, VQ", warmup(), None, (0,)),
+    Arm("llamagen", "LlamaGen, no alignment", frozen(Frozen(lam=0.0)), "warmup-vq", (1,)),
+    Arm("repa", "LlamaGen-REPA", frozen(), "warmup-vq", (1, 3, 5, 8)),
+    Arm("gear", "GEAR", joint(), "warmup-vq", (1, 2, 3, 4, 5, 6, 8, 9)),
+    Arm("control", "both together, no guidance", joint(Gear(lam_soft=0.0)), "warmup-vq", (1, 3, 5, 6)),
+    Arm("repa-on-gear", "LlamaGen-REPA on GEAR's tokenizer", frozen(), "gear", (1, 8)),
+    Arm("repa-on-control", "LlamaGen-REPA on the control's tokenizer", frozen(), "control", (1, 8)),
+    Arm("ste", "guidance straight through", joint(Gear(readout="straight_through")), "warmup-vq", (2, 6)),
+    Arm("naive", "every generator loss straight through", joint(Naive()), "warmup-vq", (2, 6)),
+    *_of_quantizer("lfq"),
+    *_of_quantizer("ibq"),
+    *(_of_gear(f"tau-{tau:g}", f"tau {tau:g}", joint(Gear(tau=tau))) for tau in (0.5, 0.05, 0.01)),
+    *(_of_gear(f"lambda-{lam:g}", f"lambda {lam:g}", joint(Gear(lam=lam))) for lam in (0.25, 0.75, 1.0)),
+    *(_of_gear(f"tap-{tap}", f"aligned after block {tap}", joint(tap=tap)) for tap in (1, 3)),
+    _of_gear("no-critic", "no adversarial loss", without_critic),
+    _of_gear("scratch", "no warm-up", joint(), None),
+    *_of_size("small"),
+    *_of_size("large"),
+    Arm("text-on-warmup", "captions, on the warm-up's tokenizer", captioned(), "warmup-vq", (7,)),
+    Arm("text-on-gear", "captions, on GEAR's tokenizer", captioned(), "gear", (7, 9)),
+    Arm("text-on-control", "captions, on the control's tokenizer", captioned(), "control", (7,)),
+    Arm("text-zero-rotary", "captions that rotate to zero", captioned("zero"), "gear", (9,)),
+    Arm("gear-bfloat16", "GEAR, assigned in bfloat16", joint(), "warmup-vq", (9,), rounded_assignment),
+)
+
+
+def arms() -> dict[str, Arm]:
+    """By name."""
+    return {arm.name: arm for arm in ARMS}

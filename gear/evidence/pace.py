@@ -1,0 +1,79 @@
+"""Seconds a step of each way to train, taken in turns in one process: by these, and not by what else a machine did
+while the runs trained, arms are compared at equal wall time."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gear import build, run
+from gear.config import Config, Frozen
+from gear.demo import hardware
+from gear.evidence.arms import arms
+from gear.evidence.scales import Scale
+from gear.step import Encoded, encoded_step
+from gear.store.whole import replacing
+
+NAME = "pace.json"
+TIMED = ("warmup-vq", "llamagen", "repa", "gear", "control", "ste", "naive")
+STORED = "repa, tokens stored"  # as LlamaGen trains: the tokenizer does not run
+FIRST, ROUNDS = 2, 15  # rounds that do not count, and that do
+
+
+@dataclass(frozen=True)
+class Paced:
+    name: str
+    batch: Callable[[int], Any]  # made beforehand
+    step: Callable[[Any], Any]
+
+
+def pace(scale: Scale, into: Path, device: str) -> Path:
+    """Writes SCALE/pace.json in `into`: the median, least and largest seconds of a step. Nothing else should run."""
+    on, taken = build.device(Config(device=device)), {}
+    paced = list(_paced(scale, on, device))
+    for i in range(FIRST + ROUNDS):
+        for each in paced:
+            batch = each.batch(i)
+            with torch.autocast(on.type, torch.bfloat16, enabled=scale.base.precision == "bfloat16"):
+                _wait(on)
+                start = time.perf_counter()
+                each.step(batch)
+                _wait(on)
+            if i >= FIRST:
+                taken.setdefault(each.name, []).append(time.perf_counter() - start)
+    rows = {n: {"median": statistics.median(t), "least": min(t), "largest": max(t)} for n, t in taken.items()}
+    about = {"hardware": hardware(on), "rounds": ROUNDS, "batch": scale.base.batch}
+    path = into / scale.name / NAME
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(about | {"seconds": rows}, indent=1) + "\n")
+    return path
+
+
+def _paced(scale: Scale, on: torch.device, device: str) -> Iterator[Paced]:
+    configs = {name: replace(arms()[name].make(scale), device=device) for name in TIMED}
+    prepared = run.prepare(configs["repa"], on)
+    for name, config in configs.items():
+        fed = run.supply(config, prepared, on)
+        training = build.training(config, len(fed.classes), fed.dims, on)
+        yield Paced(name, fed.batches, training.step)
+        if name == "repa":
+            groups = {group.name: group for group in training.groups}
+            assert isinstance(config.stage, Frozen)
+            step = partial(encoded_step, groups["generator"], stage=config.stage)
+            yield Paced(STORED, partial(_encoded, fed.batches, groups["tokenizer"].module), step)
+
+
+def _encoded(batches: Callable[[int], Any], tokenizer: Any, i: int) -> Encoded:
+    batch = batches(i)
+    return Encoded(tokenizer.encode(batch.x), batch.c, batch.f)
+
+
+def _wait(on: torch.device) -> None:
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)

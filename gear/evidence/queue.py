@@ -1,0 +1,214 @@
+"""Trains and measures each arm with each seed that has no result yet. Several processes may share the queue: each takes
+what no other is at, and what needs a tokenizer waits for it."""
+
+import dataclasses
+import datetime
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from gear import build, run
+from gear.config import Config, ConfigError, grid
+from gear.config_json import plain
+from gear.demo import hardware
+from gear.evidence import results
+from gear.evidence.arms import ARMS, Arm, arms
+from gear.evidence.measuring import Judge, measure
+from gear.evidence.results import Result
+from gear.evidence.scales import Scale
+from gear.store.whole import replacing
+from gear.train import lines, state
+from gear.train.lock import LockedError, locked
+from gear.watching import NAME as CURVE
+
+FEATURES = "features"  # in the folder of a run while it is measured
+INCEPTION = {0, 2, 3}  # claims that are about distances of Inception, where there are few images
+WAIT = 5.0  # seconds between looks at what other processes are at
+LOGGED = (  # of a log line
+    *("step", "ntp", "align_hard", "align_soft", "reconstruction", "perceptual", "grad_tokenizer", "grad_generator"),
+    *("codebook_entropy", "effective_size", "dead_codes", "codebook_top1", "codebook_top10", "codebook_top100"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name}-{self.seed}"
+
+
+class Queue:
+    """
+    out: folder of the runs, a folder each. into: where results go, of all scales.
+    """
+
+    def __init__(self, scale: Scale, out: Path, into: Path, device: str, console: Console):
+        self.scale, self.out, self.into, self.device, self.console = scale, out / scale.name, into, device, console
+        self.judge = Judge(scale.counts, build.device(Config(device=device)), console)
+        self.prepared: dict[str, run.Prepared] = {}
+
+    def work(self, jobs: Sequence[Job]) -> None:
+        """Until each has a result. Raises `ConfigError` for a result of another protocol, before anything is run."""
+        left = [job for job in jobs if not self.done(job)]
+        while left:
+            begun = [job for job in left if self.take(job)]
+            left = [job for job in left if job not in begun and not self.done(job)]
+            if left and not begun:
+                time.sleep(WAIT)  # all of them are, or wait for, what others are at
+
+    def done(self, job: Job) -> bool:
+        path = results.place(self.into, self.scale, job.arm.name, job.seed)
+        if not path.exists():
+            return False
+        if results.read(path).protocol != results.protocol(self.scale, job.arm):
+            raise ConfigError(
+                f"{path} was made by another protocol than this version's: move it away, or use the version that made "
+                "it. Results of two protocols are not mixed."
+            )
+        return True
+
+    def take(self, job: Job) -> bool:
+        """Whether there was nothing in the way: another process that is at it, or at what it starts from."""
+        with _alone(self.out / job.name) as mine:
+            if not mine:
+                return False
+            if self.done(job):
+                return True
+            start = None if job.arm.start is None else Job(arms()[job.arm.start], job.seed)
+            if start is not None and not self.trained(start):
+                return False
+            self.finish(job)
+            return True
+
+    def trained(self, job: Job) -> bool:
+        """Whether its run is complete; it is trained if nobody is at it, for a result may be there without its run."""
+        if self._steps(job) >= job.arm.make(self.scale).steps:
+            return True
+        with _alone(self.out / job.name) as mine:
+            if not mine or (job.arm.start and not self.trained(Job(arms()[job.arm.start], job.seed))):
+                return False
+            self._train(job)
+            return True
+
+    def finish(self, job: Job) -> None:
+        """Trains, measures, and writes the result."""
+        self._train(job)
+        folder, measured = self.out / job.name, self._measured(job)
+        log = lines.read(folder / lines.NAME)
+        result = Result(
+            scale=self.scale.name,
+            arm=job.arm.name,
+            seed=job.seed,
+            start=job.arm.start,
+            config=results.portable(self._config(job)),
+            measured=measured,
+            curve=[_short(line) for line in lines.read(folder / CURVE)],
+            log=[_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log],
+            seconds={"train": log[-1]["seconds"], "measure": measured.pop("seconds")},
+            about=self._about(),
+            protocol=results.protocol(self.scale, job.arm),
+        )
+        results.write(results.place(self.into, self.scale, job.arm.name, job.seed), result)
+
+    def _config(self, job: Job) -> Config:
+        config = dataclasses.replace(job.arm.make(self.scale), seed=job.seed, device=self.device)
+        every = self.scale.curve if 1 in job.arm.claims else config.steps
+        config = dataclasses.replace(config, watch=dataclasses.replace(config.watch, evaluate_every=every))
+        if job.arm.start is None:
+            return config
+        init = str(self.out / f"{job.arm.start}-{job.seed}")
+        return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=init))
+
+    def _train(self, job: Job) -> None:
+        config = self._config(job)
+        if self._steps(job) >= config.steps:
+            return
+        told, targets = plain(config), [target.name for target in build.chosen_targets(config)]
+        key = json.dumps([told["data"], targets, told["precision"], told["generator"]["text"], grid(config)])
+        if key not in self.prepared:
+            self.prepared[key] = run.prepare(config, self.judge.on)
+        with job.arm.within():
+            run.train(config, self.out / job.name, prepared=self.prepared[key], console=self.console)
+
+    def _steps(self, job: Job) -> int:
+        newest = state.newest(self.out / job.name, ())
+        return 0 if newest is None else newest.step
+
+    def _measured(self, job: Job) -> dict[str, Any]:
+        """Kept in the run's folder, for a queue that is broken off before the result is written."""
+        kept = self.out / job.name / "measured.json"
+        if not kept.exists():
+            self.console.print(f"measuring {job.name}", style="dim")
+            start, counts = time.monotonic(), self.scale.counts
+            n = (
+                counts.generated
+                if 1 in job.arm.claims
+                else counts.few
+                if INCEPTION & {*job.arm.claims}
+                else counts.rest
+            )
+            found = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
+            found["seconds"] = round(time.monotonic() - start, 1)
+            with replacing(kept) as temporary:
+                temporary.write_text(json.dumps(found))
+        return json.loads(kept.read_text())
+
+    def _about(self) -> dict[str, str]:
+        return {
+            "hardware": hardware(self.judge.on),
+            "versions": f"gear {version('gear')}, torch {torch.__version__}, Python {platform.python_version()}",
+            "date": datetime.date.today().isoformat(),
+        }
+
+
+def jobs(scale: Scale, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
+    """Of the arms called so, all if none is named; claim by claim, the first two together, and of a claim seed by seed, so
+    that what is there first is whole. Raises ValueError for a name that no arm has."""
+    known = arms()
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(f"there is no arm {unknown[0]}; there are {', '.join(known)}.")
+    wanted = [Job(arm, seed) for seed in seeds or scale.seeds for arm in ARMS if not only or arm.name in only]
+    return sorted(wanted, key=lambda job: (max(2, min(job.arm.claims)), job.seed))
+
+
+def show(wanted: Sequence[Job], scale: Scale, into: Path, console: Console) -> None:
+    """A row for each arm: what it is, what it starts from, which of its seeds have a result."""
+    table = Table("arm", "what it is", "begins with", "claims", "seeds done", box=None, pad_edge=False)
+    there = results.every(into, scale)
+    seeds = sorted({job.seed for job in wanted})
+    for arm in dict.fromkeys(job.arm for job in wanted):
+        done = [str(seed) for seed in seeds if (arm.name, seed) in there]
+        claims = ", ".join(map(str, arm.claims))
+        table.add_row(arm.name, arm.what, arm.start or "", claims, f"{' '.join(done) or '-'} of {len(seeds)}")
+    console.print(table)
+    finished = sum((job.arm.name, job.seed) in there for job in wanted)
+    console.print(f"{finished} of {len(wanted)} results are in {into / scale.name}.")
+
+
+def _short(line: dict[str, Any]) -> dict[str, Any]:
+    """With as many digits as mean anything, since files of results are kept."""
+    return {name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in line.items()}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process is at the arm of that folder; then none will be until the block ends."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.with_name(f"{folder.name}.queue")))
+        except LockedError:
+            yield False
+            return
+        yield True

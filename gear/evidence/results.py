@@ -1,0 +1,82 @@
+"""One file for what came of one arm with one seed: everything that RESULTS.md is made of."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gear.config import Config
+from gear.config_json import plain
+from gear.evidence.arms import Arm
+from gear.evidence.scales import Scale
+from gear.store.foreign import UnreadableFile
+from gear.store.whole import replacing
+
+FORMAT = "gear-evidence-1"
+HERE = Path("evidence")  # in the repository: SCALE/ARM-SEED.json
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    config: of the run, without the folders of this machine.
+    measured: what `gear.evidence.measuring.measure` gave at the end.
+    curve: points of the cheap distances while it trained. log: lines of its log.
+    seconds: of training, and of measuring. about: hardware, versions, date.
+    protocol: of `protocol`.
+    """
+
+    scale: str
+    arm: str
+    seed: int
+    start: str | None
+    config: dict[str, Any]
+    measured: dict[str, Any]
+    curve: list[dict[str, Any]]
+    log: list[dict[str, Any]]
+    seconds: dict[str, float]
+    about: dict[str, str]
+    protocol: str
+
+
+def protocol(scale: Scale, arm: Arm) -> str:
+    """A digest of all that decides what comes of an arm: its configuration, and of the arm that it starts from the
+    name; how many images are measured. What was made by another protocol is not mixed with what is made by this one."""
+    what = [plain(arm.make(scale)), arm.start, asdict(scale.counts)]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def portable(config: Config) -> dict[str, Any]:
+    """Without folders, which are this machine's."""
+    found = plain(config)
+    found["tokenizer"]["init"] = None if config.tokenizer.init is None else Path(config.tokenizer.init).name
+    return found
+
+
+def place(folder: Path, scale: Scale, arm: str, seed: int) -> Path:
+    return folder / scale.name / f"{arm}-{seed}.json"
+
+
+def write(path: Path, result: Result) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT} | asdict(result), indent=1, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Result:
+    """Raises `UnreadableFile`."""
+    try:
+        found = json.loads(path.read_text())
+        if found.pop("format") != FORMAT:
+            raise ValueError("it is of another format")
+        return Result(**found)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UnreadableFile(
+            f"{path} is no result of `gear evidence` ({error}): remove it, and run it again."
+        ) from error
+
+
+def every(folder: Path, scale: Scale) -> dict[tuple[str, int], Result]:
+    """By arm and seed, of `SCALE/` in `folder`."""
+    found = [read(path) for path in sorted((folder / scale.name).glob("*-*.json"))]
+    return {(result.arm, result.seed): result for result in found}

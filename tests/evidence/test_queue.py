@@ -1,0 +1,235 @@
+"""The queue on real runs of the smallest kind, with stand-ins for CIFAR-10 and the Inception network."""
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from gear import run
+from gear.config import VQ, ConfigError, Frozen, Gear
+from gear.data import cifar10
+from gear.evaluate import inception, reference
+from gear.evidence import queue, results
+from gear.evidence.arms import ARMS, arms
+from gear.evidence.queue import Job, Queue, jobs
+from gear.evidence.scales import CPU, GPU, SCALES, Counts, Scale
+from gear.store.foreign import UnreadableFile
+from gear.train.lock import locked
+
+CHAIN = ("warmup-vq", "gear", "repa-on-gear")
+
+
+class Small(nn.Module):
+    """Means over the image and its quarters in place of Inception's features."""
+
+    name = "small"
+
+    def __init__(self):
+        super().__init__()
+        self.channels, self.file = {"pool": 6, "spatial": 12}, Path("small.pth")
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.net = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        x = pixels.float() / 255
+        quarters = nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        return {"pool": torch.cat([x.mean((2, 3)), x.std((2, 3))], 1), "spatial": quarters}
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "sha256": "00"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEAR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(inception, "opened", Small)
+        patch.setattr(reference, "SIZES", {"pool": 6, "spatial": 12})
+        rng, arrays, checks = np.random.default_rng(0), {}, {}
+        for part in ("train", "test"):
+            labels = np.arange(40) % 10
+            pixels = rng.integers(0, 256, (40, 3, 1, 1), np.uint8).repeat(32, 2).repeat(32, 3)
+            pixels = np.clip(pixels + rng.integers(0, 40, (40, 3, 32, 32)), 0, 255).astype(np.uint8)
+            arrays |= {f"{part}_images": pixels, f"{part}_labels": labels}
+            checks[part] = f"{zlib.crc32(labels.data, zlib.crc32(pixels.data)):08x}"
+        cifar10.path().parent.mkdir(parents=True)
+        save_file(arrays, cifar10.path(), metadata=checks)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_scale() -> Scale:
+    b = CPU.base
+    backbone = replace(b.tokenizer.backbone, channels=16, latent=16, groups=8)
+    base = replace(
+        b,
+        tokenizer=replace(b.tokenizer, quantizer=VQ(16, 4), backbone=backbone),
+        generator=replace(b.generator, layers=2, heads=2, width=32, tap=1, projector=16),
+        targets=(replace(b.targets[0], name="efficientnet_lite0"),),
+        data=replace(b.data, holdout=0.2),
+        watch=replace(b.watch, generated=4),
+        steps=3,
+        batch=4,
+        log_every=2,
+    )
+    counts = Counts(generated=16, few=8, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
+    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), counts=counts)
+
+
+@pytest.fixture(scope="module")
+def worked(small_scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> tuple[Queue, Path]:
+    """A queue that has done `CHAIN`, and where its results are."""
+    root = tmp_path_factory.mktemp("evidence")
+    q = Queue(small_scale, root / "runs", root / "results", "cpu", Console(quiet=True))
+    q.work(jobs(small_scale, CHAIN))
+    return q, root / "results"
+
+
+def test_every_arm_has_a_result_with_all_that_is_measured(worked: tuple[Queue, Path], small_scale: Scale):
+    found = results.every(worked[1], small_scale)
+    assert set(found) == {(name, 0) for name in CHAIN}
+    warm, joint, fresh = (found[name, 0] for name in CHAIN)
+    assert set(warm.measured) == {"reconstruction", "probe"}
+    assert set(joint.measured) == {"reconstruction", "probe", "samples", "prediction"}
+    assert set(fresh.measured) == {"probe", "samples", "prediction"}  # its tokenizer is the other's
+    assert joint.measured["samples"].keys() >= {"gfid", "sfid", "kid", "precision", "recall"}
+    assert joint.measured["samples"]["n"] == 16
+    assert joint.measured["reconstruction"].keys() >= {"rfid", "psnr", "ssim", "l1", "lpips"}
+    assert [point["step"] for point in joint.curve] == [2, 4]
+    assert [line["step"] for line in joint.log] == [2, 4]
+    assert (fresh.start, fresh.config["tokenizer"]["init"]) == ("gear", "gear-0")
+    bits = joint.measured["prediction"]
+    assert bits["rate"] == 64 * 4
+    assert bits["bits"] == pytest.approx(64 * bits["ntp"] / np.log(2))
+
+
+def test_an_arm_on_a_frozen_tokenizer_has_the_tokenizer_of_the_other(worked: tuple[Queue, Path]):
+    q, _ = worked
+    one, other = (run.load(q.out / f"{name}-0", "cpu").tokenizer.state_dict() for name in CHAIN[1:])
+    assert all(torch.equal(t, other[name]) for name, t in one.items())
+
+
+def test_what_is_done_is_not_done_again(
+    worked: tuple[Queue, Path], small_scale: Scale, monkeypatch: pytest.MonkeyPatch
+):
+    q, into = worked
+    before = {path: path.read_bytes() for path in into.rglob("*.json")}
+    for name in ("train", "load"):
+        monkeypatch.setattr(run, name, lambda *_, **__: pytest.fail("it was done"))
+    q.work(jobs(small_scale, CHAIN))
+    assert {path: path.read_bytes() for path in into.rglob("*.json")} == before
+
+
+def test_broken_off_while_it_measured_it_does_not_train_again(
+    worked: tuple[Queue, Path], small_scale: Scale, monkeypatch: pytest.MonkeyPatch
+):
+    q, into = worked
+    path = results.place(into, small_scale, "repa-on-gear", 0)
+    before = results.read(path)
+    path.unlink()
+    (q.out / "repa-on-gear-0" / "measured.json").unlink()
+    whole = queue.measure
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        q.work(jobs(small_scale, CHAIN))
+    assert not path.exists()
+    monkeypatch.setattr(queue, "measure", whole)
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("it was trained"))
+    q.work(jobs(small_scale, CHAIN))
+    after = results.read(path)
+    assert (after.measured, after.curve, after.log) == (before.measured, before.curve, before.log)
+
+
+def test_the_same_seed_gives_the_same_result(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
+    again = Queue(small_scale, tmp_path / "runs", tmp_path / "results", "cpu", Console(quiet=True))
+    again.work(jobs(small_scale, ("gear",)))  # and what it begins with, which is not measured
+    assert [path.name for path in tmp_path.glob("results/*/*")] == ["gear-0.json"]
+    one, other = (
+        results.read(results.place(into, small_scale, "gear", 0)) for into in (worked[1], tmp_path / "results")
+    )
+    assert one.measured == other.measured
+    assert one.curve[-1]["gfid"] == other.curve[-1]["gfid"]
+
+
+def test_what_another_process_is_at_is_left_to_it(worked: tuple[Queue, Path], small_scale: Scale):
+    q, _ = worked
+    control = Job(arms()["control"], 0)
+    with locked(q.out / "control-0.queue"):
+        assert not q.take(control)
+    with locked(q.out / "warmup-vq-1.queue"):  # which another one trains, and this one waits for
+        assert not q.take(Job(control.arm, 1))
+    assert not list(q.out.glob("control-*"))
+
+
+def test_results_of_another_protocol_are_refused(worked: tuple[Queue, Path], small_scale: Scale):
+    q, into = worked
+    longer = Queue(replace(small_scale, steps=5), q.out.parent, into, "cpu", Console(quiet=True))
+    with pytest.raises(ConfigError, match=r"gear-0\.json was made by another protocol .*: move it away"):
+        longer.work(jobs(longer.scale, CHAIN))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": "gear-evidence-1"}', '{"format": "other"}', "{" * 3000])
+def test_a_file_that_is_no_result(tmp_path: Path, text: str):
+    (tmp_path / "gear-0.json").write_text(text)
+    with pytest.raises(UnreadableFile, match=r"gear-0\.json is no result of `gear evidence`"):
+        results.read(tmp_path / "gear-0.json")
+
+
+def test_a_result_comes_back_as_it_was(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
+    result = results.read(results.place(worked[1], small_scale, "gear", 0))
+    results.write(tmp_path / "copy.json", result)
+    assert results.read(tmp_path / "copy.json") == result
+    assert str(tmp_path.parent) not in json.dumps(result.config)  # no folder of this machine, but for the data
+
+
+def test_an_arm_that_there_is_not():
+    with pytest.raises(ValueError, match="there is no arm nobody; there are warmup-vq"):
+        jobs(CPU, ("nobody",))
+
+
+def test_names_are_unique_and_starts_come_before():
+    names = [arm.name for arm in ARMS]
+    assert len(set(names)) == len(names)
+    for i, arm in enumerate(ARMS):
+        assert arm.start is None or arm.start in names[:i]
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
+def test_every_arm_is_a_possible_run_and_every_claim_has_arms(scale: Scale):
+    from gear.config_check import check
+
+    for arm in ARMS:
+        check(replace(arm.make(scale), device="cpu"))
+    assert {claim for arm in ARMS for claim in arm.claims} == set(range(10))
+
+
+@pytest.mark.parametrize("scale", [CPU, GPU], ids=("cpu", "gpu"))
+def test_arms_that_are_compared_differ_in_what_they_are_named_for(scale: Scale):
+    made = {name: arm.make(scale) for name, arm in arms().items()}
+    assert replace(made["control"], stage=Gear()) == made["gear"]
+    assert made["control"].stage == Gear(lam_soft=0.0)
+    assert replace(made["repa"], stage=Gear()) == made["gear"]
+    assert made["repa"] == made["repa-on-gear"] == made["repa-on-control"]
+    assert replace(made["llamagen"], stage=Frozen()) == made["repa"]
+    assert made["gear-bfloat16"] == made["gear"] == made["gear-scratch"]
+    assert made["text-on-gear"] == made["text-on-warmup"] == made["text-on-control"]
+    assert {name for name, c in made.items() if c.optimizer != scale.base.optimizer} == set()
+
+
+def test_claims_are_finished_one_after_the_other_and_the_first_two_together():
+    order = [(max(2, min(job.arm.claims)), job.seed) for job in jobs(CPU)]
+    assert order == sorted(order)
+    assert len(order) == len(ARMS) * len(CPU.seeds)
