@@ -1,0 +1,70 @@
+"""The Markdown of what is not of one claim: the arms announced beside those reported, seconds a step, what all cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gear.evidence.arms import ARMS, Arm
+from gear.evidence.pace import STORED
+from gear.evidence.quantities import Results
+from gear.evidence.scales import Scale
+from gear.evidence.statistics import CONFIDENCE
+from gear.evidence.tables import NONE, bullets, called, differences, table
+
+
+def announced(scale: Scale, results: Results) -> str:
+    """All arms, and how many of the announced seeds of each are reported."""
+    rows = [_announced(arm, scale, results) for arm in ARMS]
+    there = sum((arm.name, seed) in results for arm in ARMS for seed in scale.seeds)
+    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds reported"]
+    total = f"{len(ARMS)} arms, {len(scale.seeds)} seeds: {there} of {len(ARMS) * len(scale.seeds)} results are there."
+    return f"{table(head, rows, words=4)}\n\n{total}"
+
+
+def _announced(arm: Arm, scale: Scale, results: Results) -> list[str]:
+    done = [seed for seed in scale.seeds if (arm.name, seed) in results]
+    more = sorted(seed for name, seed in results if name == arm.name and seed not in scale.seeds)
+    seeds = f"{len(done)} of {len(scale.seeds)}" + (f", and {', '.join(map(str, more))}" if more else "")
+    claims = ", ".join(str(number) for number in arm.claims if number) or NONE
+    start = NONE if arm.start is None else f"`{arm.start}`"
+    return [f"`{arm.name}`", arm.what, start, claims, f"{arm.make(scale).steps:,}", seeds]
+
+
+def pace(found: Mapping[str, Any] | None, scale: Scale) -> str:
+    """found: what pace.json has; None: there is none yet."""
+    command = f"`{called(scale, ' pace')}`"
+    if found is None:
+        return f"Not measured yet: {command}."
+    stored = found["seconds"][STORED]["median"]
+    rows = [
+        [name, *(f"{taken[key]:.4g}" for key in ("median", "least", "largest")), f"{taken['median'] / stored:.2f}"]
+        for name, taken in found["seconds"].items()
+    ]
+    head = ["a step of", "median, s", "least, s", "largest, s", f"times {STORED}"]
+    about = f"{found['rounds']} rounds in turns, batch {found['batch']}, {found['hardware']}. Made by {command}."
+    return f"{table(head, rows)}\n\n{about}"
+
+
+def cost(scale: Scale, results: Results) -> str:
+    """Hours, hardware, versions and dates of all results together, and how many differences the tables show."""
+    if not results:
+        return f"Nothing has run yet: `{called(scale)}`."
+
+    def told(key: str) -> str:
+        return "; ".join(sorted({result.about[key] for result in results.values()}))
+
+    def hours(key: str) -> str:
+        return f"{sum(result.seconds[key] for result in results.values()) / 3600:.1f}"
+
+    dates = sorted({result.about["date"] for result in results.values()})
+    spans = [
+        (found.low, found.high) for found in differences(results) if found.low is not None and found.high is not None
+    ]
+    clear = sum(low > 0 or high < 0 for low, high in spans)
+    return bullets(
+        f"Results: {len(results)}. Hours of training: {hours('train')}; of measuring: {hours('measure')}.",
+        f"Hardware: {told('hardware')}.",
+        f"Versions: {told('versions')}.",
+        f"Dates: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
+        f"Differences with an interval: {len(spans)}, of which {clear} exclude zero. Were no arm different "
+        f"from another, about {(1 - CONFIDENCE) * len(spans):.0f} would.",
+    )
