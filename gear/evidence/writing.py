@@ -1,0 +1,80 @@
+"""RESULTS.md: what stands between `<!-- evidence SCALE NAME -->` and `<!-- end -->` is made of results, the rest is
+people's. A NAME is "arms", "cost", "pace" or the number of a claim; each has to be there once for a scale."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gear.config import ConfigError
+from gear.evidence import convergence, overview, pictures, results, tables
+from gear.evidence.arms import arms
+from gear.evidence.claims import CLAIMS
+from gear.evidence.pace import NAME as PACE
+from gear.evidence.quantities import Results
+from gear.evidence.scales import Scale
+from gear.figures.paper.style import look
+from gear.store.whole import replacing
+
+BEGIN = re.compile(r"^<!-- evidence (\S+) (\S+) -->$", re.MULTILINE)
+END = re.compile(r"^<!-- end -->$", re.MULTILINE)
+
+
+def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
+    """Brings the report and its figures up to date, and says which files these are. Nothing is written before all is
+    made. Raises ValueError for a report without a marker, `ConfigError` for a result of another protocol."""
+    found = results.every(results_folder, scale)
+    _check(scale, found, results_folder)
+    pace = _pace(results_folder / scale.name / PACE)
+    seconds = {name: taken["median"] for name, taken in pace["seconds"].items()} if pace else {}
+    with look():
+        drawn = pictures.drawings(scale, found, seconds)
+        files = {results_folder / scale.name / f"{each.name}.svg": pictures.svg(each.figure) for each in drawn.values()}
+    blocks = {"arms": overview.announced(scale, found), "cost": overview.cost(scale, found)}
+    blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
+    blocks["1"] += f"\n\n{convergence.tables(scale, found, seconds)}"
+    for (claim, drawing), file in zip(drawn.items(), files, strict=True):
+        link = Path(os.path.relpath(file, report.parent)).as_posix()
+        blocks[str(claim)] += f"\n\n![{drawing.caption.partition('.')[0]}]({link})\n\n{drawing.caption}"
+    files[report] = filled(report, scale.name, blocks).encode()
+    for path, content in files.items():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    return list(files)
+
+
+def filled(report: Path, scale: str, blocks: Mapping[str, str]) -> str:
+    """The report's text with the blocks of a scale in their places. Raises ValueError."""
+    text, left, parts, done = report.read_text(encoding="utf-8"), dict(blocks), [], 0
+    begins = list(BEGIN.finditer(text))
+    for begin, after in zip(begins, [*(b.start() for b in begins[1:]), len(text)], strict=True):
+        end = END.search(text, begin.end(), after)
+        if end is None:
+            raise ValueError(f"{report}: no line <!-- end --> closes {begin.group()}: add it.")
+        if begin[1] != scale:
+            continue
+        if begin[2] not in left:
+            raise ValueError(f"{report}: {begin.group()} is there twice, or none of {', '.join(blocks)}: mend it.")
+        parts += [text[done : begin.end()], f"\n\n{left.pop(begin[2])}\n\n"]
+        done = end.start()
+    if left:
+        lines = f"<!-- evidence {scale} {next(iter(left))} --> and <!-- end -->"
+        raise ValueError(f"{report} has no place for {', '.join(left)}: add the lines {lines}, and so on.")
+    return "".join([*parts, text[done:]])
+
+
+def _pace(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _check(scale: Scale, found: Results, folder: Path) -> None:
+    """All are of the arms that there are, by the protocol that there is."""
+    known = arms()
+    for (name, seed), result in found.items():
+        if name not in known or result.protocol != results.protocol(scale, known[name]):
+            raise ConfigError(
+                f"{results.place(folder, scale, name, seed)} was made by another protocol than this version's: move it "
+                "away, or use the version that made it. Results of two protocols are not mixed."
+            )

@@ -1,0 +1,104 @@
+"""RESULTS.md: markers and what stands between them, and that the repository's own is in step with its results."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gear.config import ConfigError
+from gear.evidence import results
+from gear.evidence.claims import CLAIMS
+from gear.evidence.results import Result
+from gear.evidence.scales import CPU, GPU, SCALES
+from gear.evidence.writing import BEGIN, write
+
+Results = dict[tuple[str, int], Result]
+ROOT = Path(__file__).parents[2]
+NAMES = ("arms", "cost", "pace", *map(str, CLAIMS))
+BLOCKS = "".join(f"## {name}\n\n<!-- evidence cpu {name} -->\nold\n<!-- end -->\n\nBy hand.\n\n" for name in NAMES)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "RESULTS.md"
+    path.write_text(BLOCKS)
+    return path
+
+
+@pytest.fixture
+def evidence(tmp_path: Path, everything: Results, pace: dict[str, Any]) -> Path:
+    for (arm, seed), result in everything.items():
+        results.write(results.place(tmp_path / "evidence", CPU, arm, seed), result)
+    (tmp_path / "evidence" / "cpu" / "pace.json").write_text(json.dumps(pace))
+    return tmp_path / "evidence"
+
+
+def test_between_the_markers_all_is_made_and_the_rest_stays(report: Path, evidence: Path) -> None:
+    paths = write(CPU, evidence, report)
+    figures = [evidence / "cpu" / f"{name}.svg" for name in ("convergence", "knobs", "usage")]
+    assert paths == [*figures, report]
+    text = report.read_text()
+    assert "old" not in text.splitlines()
+    assert text.count("By hand.") == text.count("<!-- end -->") == len(NAMES)
+    assert text.count("](evidence/cpu/") == 3
+    assert "![" in text[text.index("cpu 4 -->") : text.index("cpu 5 -->")]
+
+
+def test_writing_twice_gives_the_same_bytes(report: Path, evidence: Path) -> None:
+    first = {path: path.read_bytes() for path in write(CPU, evidence, report)}
+    assert {path: path.read_bytes() for path in write(CPU, evidence, report)} == first
+
+
+def test_before_anything_has_run(report: Path, tmp_path: Path) -> None:
+    assert write(CPU, tmp_path / "nowhere", report) == [report]
+    assert "Nothing has run yet" in report.read_text()
+
+
+def test_another_scale_is_left_alone(report: Path, tmp_path: Path) -> None:
+    other = "<!-- evidence gpu 1 -->\nold\n<!-- end -->\n"
+    report.write_text(BLOCKS + other)
+    write(CPU, tmp_path, report)
+    assert report.read_text().endswith(other)
+    with pytest.raises(ValueError, match=r"has no place for arms, cost, pace, 2, .*: add the lines <!-- evidence gpu"):
+        write(GPU, tmp_path, report)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("<!-- evidence cpu 3 -->", "", "has no place for 3: add the lines <!-- evidence cpu 3 --> and <!-- end -->"),
+        ("<!-- end -->", "", "no line <!-- end --> closes <!-- evidence cpu arms -->: add it"),
+        ("<!-- evidence cpu 3 -->", "<!-- evidence cpu 2 -->", "<!-- evidence cpu 2 --> is there twice, or none of"),
+        ("<!-- evidence cpu 3 -->", "<!-- evidence cpu 33 -->", "<!-- evidence cpu 33 --> is there twice, or none of"),
+    ],
+)
+def test_a_marker_that_is_wrong_is_named(report: Path, tmp_path: Path, old: str, new: str, said: str) -> None:
+    report.write_text(before := BLOCKS.replace(old, new, 1))
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        write(CPU, tmp_path, report)
+    assert said in str(error.value)
+    assert report.read_text() == before
+
+
+def test_a_result_of_another_protocol_is_refused(report: Path, evidence: Path, everything: Results) -> None:
+    changed = replace(everything["gear", 0], protocol="another")
+    results.write(results.place(evidence, CPU, "gear", 0), changed)
+    with pytest.raises(ConfigError, match=r"gear-0\.json was made by another protocol"):
+        write(CPU, evidence, report)
+
+
+def test_the_report_of_this_repository_is_in_step(tmp_path: Path) -> None:
+    report = ROOT / "RESULTS.md"
+    marked = {scale for scale, _ in BEGIN.findall(report.read_text())} if report.exists() else set()
+    if not marked:
+        pytest.skip("RESULTS.md has no markers yet")
+    copy = shutil.copy(report, tmp_path)
+    if (ROOT / results.HERE).exists():
+        shutil.copytree(ROOT / results.HERE, tmp_path / results.HERE)
+    for name in marked:
+        for made in write(SCALES[name], tmp_path / results.HERE, Path(copy)):
+            kept = ROOT / made.relative_to(tmp_path)
+            assert made.read_bytes() == kept.read_bytes(), f"{kept}: `gear evidence write --scale {name}`"
