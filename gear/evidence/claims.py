@@ -107,8 +107,9 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
         Part(
             "",
             tuple(arm + quantizer for quantizer in QUANTIZERS for arm in ("repa", "gear", "control")),
-            (GFID, KID, CHEAP_GFID, RFID, PSNR),
+            (CHEAP_GFID, CHEAP_RFID, PSNR),
             tuple((f"gear{q}", f"{other}{q}") for q in QUANTIZERS for other in ("repa", "control")),
+            where_there=(GFID, KID, RFID),
         ),
     ),
     4: (
