@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gear import build, run
-from gear.config import Config, ConfigError, grid
+from gear.config import Config, grid
 from gear.config_json import plain
 from gear.demo import hardware
 from gear.evidence import results
@@ -31,7 +31,7 @@ from gear.train.lock import LockedError, locked
 from gear.watching import NAME as CURVE
 
 FEATURES = "features"  # in the folder of a run while it is measured
-INCEPTION = {0, 2, 3}  # claims that are about distances of Inception, where there are few images
+INCEPTION = {0, 1, 2}  # claims that are about distances of Inception, whatever the scale
 WAIT = 5.0  # seconds between looks at what other processes are at
 LOGGED = (  # of a log line
     *("step", "ntp", "align_hard", "align_soft", "reconstruction", "perceptual", "grad_tokenizer", "grad_generator"),
@@ -72,11 +72,7 @@ class Queue:
         path = results.place(self.into, self.scale, job.arm.name, job.seed)
         if not path.exists():
             return False
-        if results.read(path).protocol != results.protocol(self.scale, job.arm):
-            raise ConfigError(
-                f"{path} was made by another protocol than this version's: move it away, or use the version that made "
-                "it. Results of two protocols are not mixed."
-            )
+        results.require(path, results.read(path), self.scale, job.arm)
         return True
 
     def take(self, job: Job) -> bool:
@@ -152,13 +148,7 @@ class Queue:
         if not kept.exists():
             self.console.print(f"measuring {job.name}", style="dim")
             start, counts = time.monotonic(), self.scale.counts
-            n = (
-                counts.generated
-                if 1 in job.arm.claims
-                else counts.few
-                if INCEPTION & {*job.arm.claims}
-                else counts.rest
-            )
+            n = counts.generated if INCEPTION & {*job.arm.claims} else counts.rest
             found = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
             found["seconds"] = round(time.monotonic() - start, 1)
             with replacing(kept) as temporary:
@@ -174,8 +164,8 @@ class Queue:
 
 
 def jobs(scale: Scale, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
-    """Of the arms called so, all if none is named; claim by claim, the first two together, and of a claim seed by seed, so
-    that what is there first is whole. Raises ValueError for a name that no arm has."""
+    """Of the arms called so, all if none is named; claim by claim, the first two together, and of a claim seed by seed,
+    so that what is there first is whole. Raises ValueError for a name that no arm has."""
     known = arms()
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"there is no arm {unknown[0]}; there are {', '.join(known)}.")

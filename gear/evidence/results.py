@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gear.config import Config
+from gear.config import Config, ConfigError
 from gear.config_json import plain
 from gear.evidence.arms import Arm
 from gear.evidence.scales import Scale
@@ -74,6 +74,15 @@ def read(path: Path) -> Result:
         raise UnreadableFile(
             f"{path} is no result of `gear evidence` ({error}): remove it, and run it again."
         ) from error
+
+
+def require(path: Path, result: Result, scale: Scale, arm: Arm | None) -> None:
+    """Raises `ConfigError` for a result of another protocol, or of an arm that there is not."""
+    if arm is None or result.protocol != protocol(scale, arm):
+        raise ConfigError(
+            f"{path} was made by another protocol than this version's: move it away, or use the version that made it. "
+            "Results of two protocols are not mixed."
+        )
 
 
 def every(folder: Path, scale: Scale) -> dict[tuple[str, int], Result]:

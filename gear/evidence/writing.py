@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gear.config import ConfigError
 from gear.evidence import convergence, overview, pictures, results, tables
 from gear.evidence.arms import arms
 from gear.evidence.claims import CLAIMS
 from gear.evidence.pace import NAME as PACE
-from gear.evidence.quantities import Results
 from gear.evidence.scales import Scale
 from gear.figures.paper.style import look
 from gear.store.whole import replacing
@@ -26,7 +24,8 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     """Brings the report and its figures up to date, and says which files these are. Nothing is written before all is
     made. Raises ValueError for a report without a marker, `ConfigError` for a result of another protocol."""
     found = results.every(results_folder, scale)
-    _check(scale, found, results_folder)
+    for (name, seed), result in found.items():
+        results.require(results.place(results_folder, scale, name, seed), result, scale, arms().get(name))
     pace = _pace(results_folder / scale.name / PACE)
     seconds = {name: taken["median"] for name, taken in pace["seconds"].items()} if pace else {}
     with look():
@@ -67,14 +66,3 @@ def filled(report: Path, scale: str, blocks: Mapping[str, str]) -> str:
 
 def _pace(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _check(scale: Scale, found: Results, folder: Path) -> None:
-    """All are of the arms that there are, by the protocol that there is."""
-    known = arms()
-    for (name, seed), result in found.items():
-        if name not in known or result.protocol != results.protocol(scale, known[name]):
-            raise ConfigError(
-                f"{results.place(folder, scale, name, seed)} was made by another protocol than this version's: move it "
-                "away, or use the version that made it. Results of two protocols are not mixed."
-            )

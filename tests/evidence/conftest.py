@@ -66,7 +66,7 @@ def complete(arm: str, seed: int, scale: Scale = CPU) -> Result:
         names = ("gfid", "rank_1", "mean_rank", "same_group", "held_out_ntp", "train_ntp", "psnr")
         return made(arm, seed, scale, used=used, texts={name: near * (i + 2) for i, name in enumerate(names)})
     found: dict[str, Any] = {"probe": probe(config.generator.layers, near / 2)}
-    n = scale.counts.generated if 1 in claims else scale.counts.few if {2, 3} & {*claims} else scale.counts.rest
+    n = scale.counts.generated if {0, 1, 2} & {*claims} else scale.counts.rest
     if arms()[arm].start is not None or (joint and arm == "gear-scratch"):
         found["prediction"] = {"n": 2000, "ntp": 4 * near, "bits": 400 * near, "rate": 576.0}
         found["prediction"] |= {"ntp_last": 4.1 * near, "ntp_last_row": 4 * near}

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from gear import run
 from gear.config import VQ, ConfigError, Frozen, Gear
+from gear.config_json import read
 from gear.data import cifar10
 from gear.evaluate import inception, reference
-from gear.evidence import queue, results
+from gear.evidence import pace, pilot, queue, results
 from gear.evidence.arms import ARMS, arms
 from gear.evidence.queue import Job, Queue, jobs
 from gear.evidence.scales import CPU, GPU, SCALES, Counts, Scale
@@ -81,7 +82,7 @@ def small_scale() -> Scale:
         batch=4,
         log_every=2,
     )
-    counts = Counts(generated=16, few=8, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
+    counts = Counts(generated=16, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
     return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), counts=counts)
 
 
@@ -193,6 +194,39 @@ def test_a_result_comes_back_as_it_was(worked: tuple[Queue, Path], small_scale: 
     results.write(tmp_path / "copy.json", result)
     assert results.read(tmp_path / "copy.json") == result
     assert str(tmp_path.parent) not in json.dumps(result.config)  # no folder of this machine, but for the data
+
+
+def test_pace_has_the_seconds_of_every_way_to_train(small_scale: Scale, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(pace, "ROUNDS", 2)
+    monkeypatch.setattr(pace, "FIRST", 0)
+    found = json.loads(pace.pace(small_scale, tmp_path, "cpu").read_text())
+    assert list(found["seconds"]) == [*pace.TIMED[:3], pace.STORED, *pace.TIMED[3:]]
+    assert all(0 < each["least"] <= each["median"] <= each["largest"] for each in found["seconds"].values())
+
+
+def test_the_pilot_tries_each_rate_and_leaves_the_others(small_scale: Scale, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(pilot, "CANDIDATES", (("efficientnet_lite0", 3),))
+    monkeypatch.setattr(pilot, "READ", 20)
+    monkeypatch.setattr(pilot, "RATES", {"tokenizer": (1e-3, 2e-3), "generator": (1e-4, 3e-3)})
+    found = json.loads(pilot.pilot(small_scale, tmp_path, tmp_path, "cpu", Console(quiet=True)).read_text())
+    assert [(r["group"], r["rate"]) for r in found["learning_rates"]] == [
+        *(("tokenizer", rate) for rate in (1e-3, 2e-3)),
+        *(("generator", rate) for rate in (1e-4, 3e-3)),
+    ]
+    asked = read(tmp_path / "cpu" / "pilot-generator-0.0001" / "config.json")
+    assert (asked.seed, asked.optimizer.generator_lr, asked.optimizer.tokenizer_lr) == (pilot.SEED, 1e-4, 2e-3)
+    assert asked.tokenizer.init == str(tmp_path / "cpu" / "pilot-tokenizer-0.002")
+    (target,) = found["targets"]
+    assert (target["target"], target["layer"], target["channels"]) == ("efficientnet_lite0", 3, 40)
+
+
+def test_a_linear_classifier_reads_what_is_linear_and_nothing_from_noise():
+    labels = torch.arange(400) % 4
+    x = torch.randn(400, 6)
+    assert pilot.accuracy(x, labels, 200) < 0.4
+    x[:, 0] += 20.0 * (labels % 2)
+    x[:, 3] -= 20.0 * (labels // 2)
+    assert pilot.accuracy(x, labels, 200) == 1.0
 
 
 def test_an_arm_that_there_is_not():
