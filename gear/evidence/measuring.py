@@ -24,7 +24,7 @@ from gear.data import Images, cifar10
 from gear.demo_text.judge import Judge as TextJudge
 from gear.evaluate import extract, images, inception, pairs
 from gear.evaluate import reference as references
-from gear.evaluate.adm import adm
+from gear.evaluate.adm import MeasureError, adm
 from gear.evaluate.features import PooledEfficientNet
 from gear.evaluate.frechet import Gaussian, frechet
 from gear.evidence.scales import Counts
@@ -112,10 +112,15 @@ def measure(pair: Pair, judge: Judge, folder: Path, n: int) -> dict[str, Any]:
 
 
 def samples(pair: Pair, judge: Judge, folder: Path, n: int) -> Numbers:
-    """gFID, sFID, KID, precision and recall of n images, without guidance unless the run's `sampling` has some."""
+    """gFID, sFID, KID, precision and recall of n images, without guidance unless the run's `sampling` has some; n alone
+    where all are the same image."""
     drawn = Drawn(pair, n, pair.checkpoint.config.seed)
     kept = extract.features(judge.inception, drawn, n, folder, title="samples", count=("pool", "spatial"))
-    found = adm(kept, judge.reference, seed=0, resamples=False)
+    try:
+        found = adm(kept, judge.reference, seed=0, resamples=False)
+    except MeasureError as alike:
+        judge.console.print(str(alike), style="yellow", highlight=False, markup=False)
+        return {"n": n}
     return {"n": n} | {name: metric.value for name, metric in found.metrics.items()}
 
 

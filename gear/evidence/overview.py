@@ -17,7 +17,9 @@ def announced(scale: Scale, results: Results) -> str:
     there = sum((arm.name, seed) in results for arm in ARMS for seed in scale.seeds)
     head = ["arm", "what it is", "begins with", "claims", "steps", "seeds reported"]
     total = f"{len(ARMS)} arms, {len(scale.seeds)} seeds: {there} of {len(ARMS) * len(scale.seeds)} results are there."
-    return f"{table(head, rows, words=4)}\n\n{total}"
+    failed = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if "failed" in result.measured]
+    told = f" Stopped before their end, with losses that were not finite: {', '.join(failed)}." if failed else ""
+    return f"{table(head, rows, words=4)}\n\n{total}{told}"
 
 
 def _announced(arm: Arm, scale: Scale, results: Results) -> list[str]:

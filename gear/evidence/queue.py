@@ -28,6 +28,7 @@ from gear.evidence.scales import Scale
 from gear.store.whole import replacing
 from gear.train import lines, state
 from gear.train.lock import LockedError, locked
+from gear.train.loop import Collapsed, Diverged
 from gear.watching import NAME as CURVE
 
 FEATURES = "features"  # in the folder of a run while it is measured
@@ -83,9 +84,15 @@ class Queue:
             if self.done(job):
                 return True
             start = None if job.arm.start is None else Job(arms()[job.arm.start], job.seed)
-            if start is not None and not self.trained(start):
-                return False
-            self.finish(job)
+            try:
+                if start is not None and not self.trained(start):
+                    return False
+                self._train(job)
+                measured = self._measured(job)
+            except (Diverged, Collapsed) as stopped:  # a result like any other, and the rest goes on
+                self.console.print(f"{job.name}: {stopped}", style="yellow", highlight=False, markup=False)
+                measured = {"failed": type(stopped).__name__, "seconds": 0.0}
+            self._write(job, measured)
             return True
 
     def trained(self, job: Job) -> bool:
@@ -98,10 +105,8 @@ class Queue:
             self._train(job)
             return True
 
-    def finish(self, job: Job) -> None:
-        """Trains, measures, and writes the result."""
-        self._train(job)
-        folder, measured = self.out / job.name, self._measured(job)
+    def _write(self, job: Job, measured: dict[str, Any]) -> None:
+        folder = self.out / job.name
         log = lines.read(folder / lines.NAME)
         result = Result(
             scale=self.scale.name,
@@ -112,7 +117,7 @@ class Queue:
             measured=measured,
             curve=[_short(line) for line in lines.read(folder / CURVE)],
             log=[_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log],
-            seconds={"train": log[-1]["seconds"], "measure": measured.pop("seconds")},
+            seconds={"train": log[-1]["seconds"] if log else 0.0, "measure": measured.pop("seconds")},
             about=self._about(),
             protocol=results.protocol(self.scale, job.arm),
         )

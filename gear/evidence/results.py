@@ -21,7 +21,8 @@ HERE = Path("evidence")  # in the repository: SCALE/ARM-SEED.json
 class Result:
     """
     config: of the run, without the folders of this machine.
-    measured: what `gear.evidence.measuring.measure` gave at the end.
+    measured: what `gear.evidence.measuring.measure` gave at the end; of a run that diverged or collapsed, or whose
+        tokenizer's did, "failed" alone, with the name of what stopped it.
     curve: points of the cheap distances while it trained. log: lines of its log.
     seconds: of training, and of measuring. about: hardware, versions, date.
     protocol: of `protocol`.

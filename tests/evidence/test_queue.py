@@ -175,6 +175,20 @@ def test_what_another_process_is_at_is_left_to_it(worked: tuple[Queue, Path], sm
     assert not list(q.out.glob("control-*"))
 
 
+def test_an_arm_that_diverges_is_a_result_and_the_rest_goes_on(small_scale: Scale, tmp_path: Path, monkeypatch):
+    wild = replace(small_scale.base.optimizer, generator_lr=1e30, tokenizer_lr=1e30)
+    guards = replace(small_scale.base.guards, skip_limit=1)
+    scale = replace(small_scale, base=replace(small_scale.base, optimizer=wild, guards=guards, log_every=1))
+    whole = arms()["warmup-vq"]
+    calm = replace(whole, make=lambda _: replace(small_scale.base, guards=guards))
+    monkeypatch.setattr(queue, "arms", lambda: arms() | {"warmup-vq": calm})
+    q = Queue(scale, tmp_path / "runs", tmp_path / "results", "cpu", Console(quiet=True))
+    q.work([Job(arms()["gear"], 0), Job(arms()["repa-on-gear"], 0), Job(calm, 0)])
+    found = results.every(tmp_path / "results", scale)
+    assert found["gear", 0].measured == found["repa-on-gear", 0].measured == {"failed": "Diverged"}
+    assert set(found["warmup-vq", 0].measured) == {"reconstruction", "probe"}
+
+
 def test_results_of_another_protocol_are_refused(worked: tuple[Queue, Path], small_scale: Scale):
     q, into = worked
     longer = Queue(replace(small_scale, steps=5), q.out.parent, into, "cpu", Console(quiet=True))
@@ -246,7 +260,8 @@ def test_every_arm_is_a_possible_run_and_every_claim_has_arms(scale: Scale):
     from gear.config_check import check
 
     for arm in ARMS:
-        check(replace(arm.make(scale), device="cpu"))
+        config = replace(arm.make(scale), device="cpu")
+        check(replace(config, tokenizer=replace(config.tokenizer, init=arm.start)))
     assert {claim for arm in ARMS for claim in arm.claims} == set(range(10))
 
 
