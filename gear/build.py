@@ -196,7 +196,10 @@ def _step(config: Config, learner: Learner, ar: Trained | None) -> Callable[[Any
         return lambda batch: steps.warmup_step(learner, batch)
     match config.stage:
         case cfg.Gear() as stage:
-            read_out = {"soft": Assignment.soft, "straight_through": Assignment.straight_through}[stage.readout]
+
+            def read_out(A: Assignment, E: Tensor, tau: float) -> Tensor:
+                return getattr(A, stage.readout)(E, tau)  # by name, so that a kind of assignment may have its own
+
             return lambda batch: steps.gear_step(learner, ar, batch, stage, read_out)
         case cfg.Frozen() as stage:
             if config.data.codes is not None:

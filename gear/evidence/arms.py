@@ -5,11 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-from gear.config import Config, Frozen, Gear, Naive, Stage
+from gear.config import Config, Frozen, Gear, Naive, Stage, Warmup
 from gear.evidence.scales import Scale
 from gear.evidence.variants import rounded_assignment
 
-GUIDED = "gear"  # the arm that most others are compared with
+INCEPTION = {0, 1, 2}  # claims that are about distances of Inception, whatever the scale
+WARMUPS = 1000  # the seed of the first one's
 Make = Callable[[Scale], Config]
 
 
@@ -112,8 +113,8 @@ ARMS = (
     *(_of_gear(f"tau-{tau:g}", f"tau {tau:g}", joint(Gear(tau=tau))) for tau in (0.5, 0.05, 0.01)),
     *(_of_gear(f"lambda-{lam:g}", f"lambda {lam:g}", joint(Gear(lam=lam))) for lam in (0.25, 0.75, 1.0)),
     *(_of_gear(f"tap-{tap}", f"aligned after block {tap}", joint(tap=tap)) for tap in (1, 3)),
-    _of_gear("no-critic", "no adversarial loss", without_critic),
-    _of_gear("scratch", "no warm-up", joint(), None),
+    _of_gear("no-critic", "no adversarial loss after a warm-up with it", without_critic),
+    _of_gear("scratch", "no warm-up, so fewer steps in all", joint(), None),
     *_of_size("small"),
     *_of_size("large"),
     Arm("text-on-warmup", "captions, on the warm-up's tokenizer", captioned(), "warmup-vq", (7,)),
@@ -122,6 +123,20 @@ ARMS = (
     Arm("text-zero-rotary", "captions that rotate to zero", captioned("zero"), "gear", (9,)),
     Arm("gear-bfloat16", "GEAR, assigned in bfloat16", joint(), "warmup-vq", (9,), rounded_assignment),
 )
+
+
+def configured(scale: Scale, arm: Arm, seed: int) -> Config:
+    """With the seed, and with points of its curve where claim 1 asks for them, else one at the end. A warm-up has a
+    seed of its own, so that what follows it does not see the same batches again."""
+    config = arm.make(scale)
+    every = scale.curve if 1 in arm.claims else 0 if config.generator.text else config.steps
+    watch = replace(config.watch, evaluate_every=every)
+    return replace(config, watch=watch, seed=seed + WARMUPS if isinstance(config.stage, Warmup) else seed)
+
+
+def generated(scale: Scale, arm: Arm) -> int:
+    """Images for its distances in Inception."""
+    return scale.counts.generated if INCEPTION & {*arm.claims} else scale.counts.rest
 
 
 def arms() -> dict[str, Arm]:

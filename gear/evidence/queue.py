@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,10 +19,11 @@ from rich.table import Table
 
 from gear import build, run
 from gear.config import Config, grid
-from gear.config_json import plain
+from gear.config_json import plain, read
 from gear.demo import hardware
+from gear.evaluate import inception
 from gear.evidence import results
-from gear.evidence.arms import ARMS, Arm, arms
+from gear.evidence.arms import ARMS, Arm, arms, configured, generated
 from gear.evidence.measuring import Judge, measure
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
@@ -32,7 +34,6 @@ from gear.train.loop import Collapsed, Diverged
 from gear.watching import NAME as CURVE
 
 FEATURES = "features"  # in the folder of a run while it is measured
-INCEPTION = {0, 1, 2}  # claims that are about distances of Inception, whatever the scale
 WAIT = 5.0  # seconds between looks at what other processes are at
 LOGGED = (  # of a log line
     *("step", "ntp", "align_hard", "align_soft", "reconstruction", "perceptual", "grad_tokenizer", "grad_generator"),
@@ -59,10 +60,16 @@ class Queue:
         self.scale, self.out, self.into, self.device, self.console = scale, out / scale.name, into, device, console
         self.judge = Judge(scale.counts, build.device(Config(device=device)), console)
         self.prepared: dict[str, run.Prepared] = {}
+        self.commit = _commit()  # now: what is imported later is no newer, unless somebody edits it meanwhile
 
     def work(self, jobs: Sequence[Job]) -> None:
-        """Until each has a result. Raises `ConfigError` for a result of another protocol, before anything is run."""
+        """Until each has a result. Raises, before anything is run, `ConfigError` for a result of another protocol, and
+        what `gear.build.require` raises for weights that are not there."""
         left = [job for job in jobs if not self.done(job)]
+        for arm in dict.fromkeys(job.arm for job in left):
+            build.require(configured(self.scale, arm, 0))
+        if any(generated(self.scale, job.arm) for job in left):
+            inception.opened()
         while left:
             begun = [job for job in left if self.take(job)]
             left = [job for job in left if job not in begun and not self.done(job)]
@@ -83,12 +90,12 @@ class Queue:
                 return False
             if self.done(job):
                 return True
-            start = None if job.arm.start is None else Job(arms()[job.arm.start], job.seed)
             try:
-                if start is not None and not self.trained(start):
+                if job.arm.start is not None and not self.trained(Job(arms()[job.arm.start], job.seed)):
                     return False
-                self._train(job)
-                measured = self._measured(job)
+                with job.arm.within():
+                    self._train(job)
+                    measured = self._measured(job)
             except (Diverged, Collapsed) as stopped:  # a result like any other, and the rest goes on
                 self.console.print(f"{job.name}: {stopped}", style="yellow", highlight=False, markup=False)
                 measured = {"failed": type(stopped).__name__, "seconds": 0.0}
@@ -97,23 +104,24 @@ class Queue:
 
     def trained(self, job: Job) -> bool:
         """Whether its run is complete; it is trained if nobody is at it, for a result may be there without its run."""
-        if self._steps(job) >= job.arm.make(self.scale).steps:
+        if self._complete(job):
             return True
         with _alone(self.out / job.name) as mine:
             if not mine or (job.arm.start and not self.trained(Job(arms()[job.arm.start], job.seed))):
                 return False
-            self._train(job)
+            with job.arm.within():
+                self._train(job)
             return True
 
     def _write(self, job: Job, measured: dict[str, Any]) -> None:
         folder = self.out / job.name
-        log = lines.read(folder / lines.NAME)
+        log, config = lines.read(folder / lines.NAME), folder / run.CONFIG
         result = Result(
             scale=self.scale.name,
             arm=job.arm.name,
             seed=job.seed,
             start=job.arm.start,
-            config=results.portable(self._config(job)),
+            config=results.portable(read(config) if config.exists() else self._config(job)),
             measured=measured,
             curve=[_short(line) for line in lines.read(folder / CURVE)],
             log=[_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log],
@@ -124,46 +132,56 @@ class Queue:
         results.write(results.place(self.into, self.scale, job.arm.name, job.seed), result)
 
     def _config(self, job: Job) -> Config:
-        config = dataclasses.replace(job.arm.make(self.scale), seed=job.seed, device=self.device)
-        every = self.scale.curve if 1 in job.arm.claims else config.steps
-        config = dataclasses.replace(config, watch=dataclasses.replace(config.watch, evaluate_every=every))
+        config = dataclasses.replace(configured(self.scale, job.arm, job.seed), device=self.device)
         if job.arm.start is None:
             return config
         init = str(self.out / f"{job.arm.start}-{job.seed}")
         return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=init))
 
     def _train(self, job: Job) -> None:
+        """Raises KeyboardInterrupt where it was stopped in its last evaluation, which ends quietly."""
         config = self._config(job)
-        if self._steps(job) >= config.steps:
+        if self._complete(job):
             return
-        told, targets = plain(config), [target.name for target in build.chosen_targets(config)]
+        targets, told = [target.name for target in build.chosen_targets(config)], plain(config)
         key = json.dumps([told["data"], targets, told["precision"], told["generator"]["text"], grid(config)])
         if key not in self.prepared:
             self.prepared[key] = run.prepare(config, self.judge.on)
-        with job.arm.within():
-            run.train(config, self.out / job.name, prepared=self.prepared[key], console=self.console)
+        run.train(config, self.out / job.name, prepared=self.prepared[key], console=self.console)
+        if not self._complete(job):
+            raise KeyboardInterrupt(
+                f"stopped in the last evaluation of {job.name}; the same command goes on from there"
+            )
 
-    def _steps(self, job: Job) -> int:
-        newest = state.newest(self.out / job.name, ())
-        return 0 if newest is None else newest.step
+    def _complete(self, job: Job) -> bool:
+        """Whether it has made all steps, and measured what is due after the last. Raises `ConfigError` for the folder
+        of another configuration."""
+        folder, config = self.out / job.name, self._config(job)
+        if not folder.exists() or not run.claim(config, folder):
+            return False
+        newest, due = state.newest(folder, ()), config.watch.evaluate_every > 0
+        if newest is None or newest.step < config.steps:
+            return False
+        return not due or any(line["step"] == config.steps for line in lines.read(folder / CURVE))
 
     def _measured(self, job: Job) -> dict[str, Any]:
-        """Kept in the run's folder, for a queue that is broken off before the result is written."""
-        kept = self.out / job.name / "measured.json"
-        if not kept.exists():
-            self.console.print(f"measuring {job.name}", style="dim")
-            start, counts = time.monotonic(), self.scale.counts
-            n = counts.generated if INCEPTION & {*job.arm.claims} else counts.rest
-            found = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
-            found["seconds"] = round(time.monotonic() - start, 1)
-            with replacing(kept) as temporary:
-                temporary.write_text(json.dumps(found))
-        return json.loads(kept.read_text())
+        """Kept in the run's folder with the protocol, for a queue that is broken off before the result is written."""
+        kept, protocol = self.out / job.name / "measured.json", results.protocol(self.scale, job.arm)
+        if kept.exists() and (found := json.loads(kept.read_text()))["protocol"] == protocol:
+            return found["measured"]
+        self.console.print(f"measuring {job.name}", style="dim")
+        start, n = time.monotonic(), generated(self.scale, job.arm)
+        measured = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
+        measured["seconds"] = round(time.monotonic() - start, 1)
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps({"protocol": protocol, "measured": measured}))
+        return measured
 
     def _about(self) -> dict[str, str]:
         return {
             "hardware": hardware(self.judge.on),
             "versions": f"gear {version('gear')}, torch {torch.__version__}, Python {platform.python_version()}",
+            "commit": self.commit,
             "date": datetime.date.today().isoformat(),
         }
 
@@ -192,6 +210,15 @@ def show(wanted: Sequence[Job], scale: Scale, into: Path, console: Console) -> N
     console.print(f"{finished} of {len(wanted)} results are in {into / scale.name}.")
 
 
+def _commit() -> str:
+    """Of the code that runs, with "-dirty" where it has been edited; "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def _short(line: dict[str, Any]) -> dict[str, Any]:
     """With as many digits as mean anything, since files of results are kept."""
     return {name: float(f"{v:.5g}") if isinstance(v, float) else v for name, v in line.items()}
@@ -200,9 +227,11 @@ def _short(line: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Whether no other process is at the arm of that folder; then none will be until the block ends."""
+    queued = folder.with_name(f"{folder.name}.queue")
+    queued.mkdir(parents=True, exist_ok=True)  # and stays: `locked` removes what it made, under another's feet
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder.with_name(f"{folder.name}.queue")))
+            stack.enter_context(locked(queued))
         except LockedError:
             yield False
             return

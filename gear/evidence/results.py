@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gear.config import Config, ConfigError
 from gear.config_json import plain
-from gear.evidence.arms import Arm
+from gear.evidence.arms import Arm, arms, configured, generated
+from gear.evidence.measuring import NEIGHBOURS, PATCHES, TAU
 from gear.evidence.scales import Scale
 from gear.store.foreign import UnreadableFile
 from gear.store.whole import replacing
@@ -20,11 +22,11 @@ HERE = Path("evidence")  # in the repository: SCALE/ARM-SEED.json
 @dataclass(frozen=True)
 class Result:
     """
-    config: of the run, without the folders of this machine.
+    config: of the run, as its folder has it, without those of this machine.
     measured: what `gear.evidence.measuring.measure` gave at the end; of a run that diverged or collapsed, or whose
         tokenizer's did, "failed" alone, with the name of what stopped it.
     curve: points of the cheap distances while it trained. log: lines of its log.
-    seconds: of training, and of measuring. about: hardware, versions, date.
+    seconds: of training, and of measuring. about: hardware, versions, commit of the code, date.
     protocol: of `protocol`.
     """
 
@@ -42,10 +44,14 @@ class Result:
 
 
 def protocol(scale: Scale, arm: Arm) -> str:
-    """A digest of all that decides what comes of an arm: its configuration, and of the arm that it starts from the
-    name; how many images are measured. What was made by another protocol is not mixed with what is made by this one."""
-    what = [plain(arm.make(scale)), arm.start, asdict(scale.counts)]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    """A digest of all that decides what comes of an arm but the seed and the code: its configuration and those of the
+    arms that it begins with, one after the other, and how it is measured."""
+    known, chain = arms(), [arm]
+    while (start := chain[-1].start) is not None:
+        chain.append(known[start])
+    what = [[plain(configured(scale, each, 0)), each.within.__name__] for each in chain]
+    counts = [asdict(scale.counts), generated(scale, arm), NEIGHBOURS, PATCHES, TAU]
+    return hashlib.sha256(json.dumps([what, counts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def portable(config: Config) -> dict[str, Any]:
@@ -60,8 +66,9 @@ def place(folder: Path, scale: Scale, arm: str, seed: int) -> Path:
 
 
 def write(path: Path, result: Result) -> None:
+    """Numbers that are none are left out: null, in JSON."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT} | asdict(result), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps({"format": FORMAT} | _finite(asdict(result)), indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Result:
@@ -75,6 +82,18 @@ def read(path: Path) -> Result:
         raise UnreadableFile(
             f"{path} is no result of `gear evidence` ({error}): remove it, and run it again."
         ) from error
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _finite(v) for name, v in value.items()}
+        case list():
+            return [_finite(v) for v in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case _:
+            return value
 
 
 def require(path: Path, result: Result, scale: Scale, arm: Arm | None) -> None:

@@ -119,7 +119,7 @@ CPU = Scale(
         "large": replace(_CPU.generator, layers=6, heads=8, width=256, tap=2),
     },
     steps=600,
-    curve=150,
+    curve=100,
     transfer=captioned(_CPU, Text("minilm", tokens=32), steps=400, batch=16),
     seeds=(0, 1, 2),
     counts=Counts(generated=2500, rest=0, reference=5000, rebuilt=2500, probed=1000, curve=1000),

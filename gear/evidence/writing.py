@@ -23,15 +23,16 @@ END = re.compile(r"^<!-- end -->$", re.MULTILINE)
 def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     """Brings the report and its figures up to date, and says which files these are. Nothing is written before all is
     made. Raises ValueError for a report without a marker, `ConfigError` for a result of another protocol."""
-    found = results.every(results_folder, scale)
-    for (name, seed), result in found.items():
+    everything = results.every(results_folder, scale)
+    for (name, seed), result in everything.items():
         results.require(results.place(results_folder, scale, name, seed), result, scale, arms().get(name))
+    found = {(name, seed): result for (name, seed), result in everything.items() if seed in scale.seeds}
     pace = _pace(results_folder / scale.name / PACE)
     seconds = {name: taken["median"] for name, taken in pace["seconds"].items()} if pace else {}
     with look():
         drawn = pictures.drawings(scale, found, seconds)
         files = {results_folder / scale.name / f"{each.name}.svg": pictures.svg(each.figure) for each in drawn.values()}
-    blocks = {"arms": overview.announced(scale, found), "cost": overview.cost(scale, found)}
+    blocks = {"arms": overview.announced(scale, everything), "cost": overview.cost(scale, found)}
     blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
     blocks["1"] += f"\n\n{convergence.tables(scale, found, seconds)}"
     for (claim, drawing), file in zip(drawn.items(), files, strict=True):

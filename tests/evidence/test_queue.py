@@ -99,6 +99,7 @@ def test_every_arm_has_a_result_with_all_that_is_measured(worked: tuple[Queue, P
     found = results.every(worked[1], small_scale)
     assert set(found) == {(name, 0) for name in CHAIN}
     warm, joint, fresh = (found[name, 0] for name in CHAIN)
+    assert (warm.config["seed"], joint.config["seed"]) == (1000, 0)
     assert set(warm.measured) == {"reconstruction", "probe"}
     assert set(joint.measured) == {"reconstruction", "probe", "samples", "prediction"}
     assert set(fresh.measured) == {"probe", "samples", "prediction"}  # its tokenizer is the other's
@@ -137,7 +138,7 @@ def test_broken_off_while_it_measured_it_does_not_train_again(
     path = results.place(into, small_scale, "repa-on-gear", 0)
     before = results.read(path)
     path.unlink()
-    (q.out / "repa-on-gear-0" / "measured.json").unlink()
+    (q.out / "repa-on-gear-0" / "measured.json").write_text('{"protocol": "of another one", "measured": {}}')
     whole = queue.measure
 
     def stopped(*_: Any) -> None:
@@ -152,6 +153,38 @@ def test_broken_off_while_it_measured_it_does_not_train_again(
     q.work(jobs(small_scale, CHAIN))
     after = results.read(path)
     assert (after.measured, after.curve, after.log) == (before.measured, before.curve, before.log)
+
+
+def test_broken_off_in_the_last_evaluation_it_is_made_again(worked: tuple[Queue, Path], small_scale: Scale):
+    q, into = worked
+    path, curve = results.place(into, small_scale, "gear", 0), q.out / "gear-0" / "evaluations.jsonl"
+    before = results.read(path)
+    path.unlink()
+    curve.write_text(curve.read_text().splitlines()[0] + "\n")
+    q.work(jobs(small_scale, CHAIN))
+    assert [(p["step"], p["gfid"]) for p in results.read(path).curve] == [(p["step"], p["gfid"]) for p in before.curve]
+
+
+def test_the_folder_of_another_configuration_is_refused(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
+    other = replace(small_scale, base=replace(small_scale.base, batch=3))
+    with pytest.raises(ConfigError, match="already holds a run with another configuration"):
+        Queue(other, worked[0].out.parent, tmp_path, "cpu", Console(quiet=True)).work(jobs(other, ("warmup-vq",)))
+
+
+def test_the_protocol_is_all_that_decides(small_scale: Scale):
+    def digest(scale: Scale, name: str = "gear") -> str:
+        return results.protocol(scale, arms()[name])
+
+    base = small_scale.base
+    others = [
+        replace(small_scale, base=replace(base, steps=9)),  # of the warm-up that it begins with
+        replace(small_scale, curve=1),
+        replace(small_scale, counts=replace(small_scale.counts, generated=9)),
+        replace(small_scale, base=replace(base, optimizer=replace(base.optimizer, critic_lr=1.0))),
+    ]
+    digests = [digest(scale) for scale in (small_scale, *others)] + [digest(small_scale, "gear-bfloat16")]
+    assert len({*digests, digest(small_scale, "control")}) == len(digests) + 1
+    assert digest(small_scale) == digest(replace(small_scale, seeds=(7,)))
 
 
 def test_the_same_seed_gives_the_same_result(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
@@ -172,7 +205,7 @@ def test_what_another_process_is_at_is_left_to_it(worked: tuple[Queue, Path], sm
         assert not q.take(control)
     with locked(q.out / "warmup-vq-1.queue"):  # which another one trains, and this one waits for
         assert not q.take(Job(control.arm, 1))
-    assert not list(q.out.glob("control-*"))
+    assert not list(q.out.glob("control-*/log.jsonl"))
 
 
 def test_an_arm_that_diverges_is_a_result_and_the_rest_goes_on(small_scale: Scale, tmp_path: Path, monkeypatch):

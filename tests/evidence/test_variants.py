@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from gear import build
 from gear.assignment import Assignment
+from gear.config import Config
 from gear.evidence.variants import RoundedAssignment, rounded_assignment
+from gear.step import Batch
 from gear.tokenizer import quantizers
 from gear.tokenizer.quantizers import IBQ, VQ
 
@@ -31,6 +34,20 @@ def test_its_values_are_rounded_and_its_gradient_is_not(both):
     p = (rounded / 0.5).softmax(-1)
     torch.testing.assert_close(A.posterior(0.5).entropy, -(p * p.log()).sum(-1))
     torch.testing.assert_close(A.posterior(0.5).mean, p.mean((0, 1)))
+
+
+def test_a_step_reads_it_out_as_it_is(tiny: Config, monkeypatch: pytest.MonkeyPatch):
+    """And not as the assignment that it is a kind of."""
+    read: list[float] = []
+    soft = RoundedAssignment.soft
+    monkeypatch.setattr(RoundedAssignment, "soft", lambda A, E, tau: read.append(tau) or soft(A, E, tau))
+    training = build.training(tiny, 2, {"efficientnet_lite0": 112}, torch.device("cpu"))
+    batch = Batch(
+        torch.rand(3, 3, 32, 32) * 2 - 1, torch.tensor([0, 1, 1]), {"efficientnet_lite0": torch.randn(3, 16, 112)}
+    )
+    with rounded_assignment():
+        training.step(batch)
+    assert read == [0.1]
 
 
 @pytest.mark.parametrize("quantizer", [VQ(16, 4), IBQ(16, 4)])
