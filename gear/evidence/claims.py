@@ -33,8 +33,7 @@ from gear.evidence.quantities import (
     USED_AFTER,
     USED_END,
     USED_LEAST,
-    USED_PEAK,
-    USED_PEAK_STEP,
+    USED_LEAST_STEP,
     USED_START,
     Quantity,
 )
@@ -68,7 +67,7 @@ def _beside(arm: str, others: tuple[str, ...]) -> tuple[Pair, ...]:
 
 def _of_size(size: str) -> tuple[Pair, ...]:
     """Whatever guided a frozen tokenizer, the generator on it is the usual one, and so is what it is compared with."""
-    return (f"gear{size}", f"repa{size}"), (f"repa-on-gear{size}", "repa")
+    return (f"gear{size}", f"repa{size}"), (f"repa-on-gear{size}", "repa"), (f"repa-on-gear{size}", "repa-on-control")
 
 
 SIX = ("llamagen", "repa", "gear", "control", "repa-on-gear", "repa-on-control")
@@ -129,7 +128,15 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
             ("The generator, after its last block", AT_END),
         )
     ),
-    6: (Part("", of_claim(6), (USED_START, USED_PEAK, USED_PEAK_STEP, USED_AFTER, USED_END)),),
+    6: (
+        Part(
+            "",
+            of_claim(6),
+            (USED_START, USED_LEAST, USED_LEAST_STEP, USED_AFTER, USED_END),
+            tuple((f"gear{q}", f"control{q}") for q in QUANTIZERS),
+            (USED_LEAST, USED_END),
+        ),
+    ),
     7: (
         Part(
             "",
@@ -147,7 +154,11 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
             "",
             (*(arm + size for size in SIZES for arm in ("repa", "gear", "repa-on-gear")), "repa-on-control"),
             (CHEAP_GFID, CHEAP_RFID, PSNR, NTP),
-            (*(pair for size in SIZES for pair in _of_size(size)), ("repa-on-control", "repa")),
+            (
+                ("repa-on-gear-large", "repa-on-gear-small"),
+                *(pair for size in SIZES for pair in _of_size(size)),
+                ("repa-on-control", "repa"),
+            ),
             where_there=(GFID, RFID),
         ),
     ),

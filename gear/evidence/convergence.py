@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from gear.evidence.claims import SIX
-from gear.evidence.pace import STORED
+from gear.evidence.pace import stored
 from gear.evidence.quantities import Results, at
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
@@ -26,7 +26,9 @@ def curve(result: Result) -> Curve:
 
 def seconds_a_step(result: Result, pace: Pace) -> float | None:
     """An arm on a frozen tokenizer trains on stored tokens, as LlamaGen does."""
-    return pace.get(STORED if _frozen(result) else result.arm)
+    if not _frozen(result):
+        return pace.get(result.arm)
+    return pace.get(stored("llamagen" if at(result.config, "stage", "lam") == 0 else "repa"))
 
 
 def _frozen(result: Result) -> bool:
@@ -54,8 +56,8 @@ def tables(scale: Scale, results: Results, pace: Pace) -> str:
                 f"Of the cheap gFID, which has a point every {scale.curve} steps and a straight line between two. "
                 "≤: it is there at its first point, so the factor is at least so large.",
                 "Factors: mean ± standard deviation over the seeds that reach it; the others count as never.",
-                "Seconds: steps x seconds a step of `gear evidence pace`; of an arm on a frozen tokenizer those of "
-                f"`{STORED}`.",
+                "Seconds: steps x seconds a step of `gear evidence pace`; of an arm on a frozen tokenizer those on "
+                "stored tokens.",
                 made_by(SIX, scale),
             ),
             "**In equal time.**",
@@ -128,3 +130,37 @@ def height(points: Curve, x: float) -> float | None:
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[0][1] if points and points[0][0] == x else None
+
+
+TRAINED = (("align_hard", "alignment loss"), ("ntp", "next-token loss, over its own tokens"))
+TEXT_PAIRS = (
+    ("text-on-gear", "text-on-warmup"),
+    ("text-on-control", "text-on-warmup"),
+    ("text-on-gear", "text-on-control"),
+)
+
+
+def training(scale: Scale, results: Results) -> str:
+    """Claim 7's other table: when a loss in training is where that of another arm ends (Figure 3)."""
+    rows = [_trained(key, name, *pair, results) for key, name in TRAINED for pair in TEXT_PAIRS]
+    head = ["loss in training", "arm", "reaches the end of", "at step, seed by seed", "times fewer steps", "never"]
+    said = f"Each point is the mean of the {scale.base.log_every} steps of a log line, a straight line between two."
+    notes = bullets(said, made_by(tuple(dict.fromkeys(arm for pair in TEXT_PAIRS for arm in pair)), scale))
+    return f"**Where another arm ends.**\n\n{table(head, rows, words=4)}\n\n{notes}"
+
+
+def _trained(key: str, name: str, arm: str, level: str, results: Results) -> list[str]:
+    seeds = sorted(seed for made, seed in results if made == arm and (level, seed) in results)
+    curves = [(logged(results[arm, seed], key), logged(results[level, seed], key)) for seed in seeds]
+    curves = [(one, other) for one, other in curves if one and other]
+    if not curves:
+        return [name, f"`{arm}`", f"`{level}`", NOT_RUN, "", ""]
+    steps = [(reached(one, other[-1][1]), other[-1][0]) for one, other in curves]
+    told = ", ".join("never" if step is None else fixed(step, 0) for step, _ in steps)
+    factors = [last / step for step, last in steps if step is not None]
+    never = sum(step is None for step, _ in steps)
+    return [name, f"`{arm}`", f"`{level}`", told, spread(factors, 2), f"{never} of {len(curves)}"]
+
+
+def logged(result: Result, key: str) -> Curve:
+    return [(float(line["step"]), line[key]) for line in result.log if line.get(key) is not None]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gear.evidence.arms import ARMS, Arm
-from gear.evidence.pace import STORED
+from gear.evidence.pace import stored
 from gear.evidence.quantities import Results
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import CONFIDENCE
@@ -36,14 +36,15 @@ def pace(found: Mapping[str, Any] | None, scale: Scale) -> str:
     command = f"`{called(scale, ' pace')}`"
     if found is None:
         return f"Not measured yet: {command}."
-    stored = found["seconds"][STORED]["median"]
+    unit = stored("repa")
+    least = found["seconds"][unit]["median"]
     rows = [
-        [name, *(f"{taken[key]:.4g}" for key in ("median", "least", "largest")), f"{taken['median'] / stored:.2f}"]
+        [name, *(f"{taken[key]:.4g}" for key in ("median", "least", "largest")), f"{taken['median'] / least:.2f}"]
         for name, taken in found["seconds"].items()
     ]
-    head = ["a step of", "median, s", "least, s", "largest, s", f"times {STORED}"]
-    about = f"{found['rounds']} rounds in turns, batch {found['batch']}, {found['hardware']}. Made by {command}."
-    return f"{table(head, rows)}\n\n{about}"
+    head = ["a step of", "median, s", "least, s", "largest, s", f"times {unit}"]
+    about = f"{found['rounds']} rounds in turns, every image new, batch {found['batch']}, {found['hardware']}."
+    return f"{table(head, rows)}\n\n{about} Made by {command}."
 
 
 def cost(scale: Scale, results: Results) -> str:

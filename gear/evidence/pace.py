@@ -22,28 +22,36 @@ from gear.store.whole import replacing
 
 NAME = "pace.json"
 TIMED = ("warmup-vq", "llamagen", "repa", "gear", "control", "ste", "naive")
-STORED = "repa, tokens stored"  # as LlamaGen trains: the tokenizer does not run
+STORING = ("llamagen", "repa")  # timed on stored tokens and features, too, as LlamaGen trains
 FIRST, ROUNDS = 2, 15  # rounds that do not count, and that do
 
 
 @dataclass(frozen=True)
 class Paced:
+    """make: what is there before a step, from its number. step: what takes the time."""
+
     name: str
-    batch: Callable[[int], Any]  # made beforehand
+    make: Callable[[int], Any]
     step: Callable[[Any], Any]
 
 
+def stored(name: str) -> str:
+    """What pace.json calls an arm's step without tokenizer and target."""
+    return f"{name}, tokens stored"
+
+
 def pace(scale: Scale, into: Path, device: str) -> Path:
-    """Writes SCALE/pace.json in `into`: the median, least and largest seconds of a step. Nothing else should run."""
+    """Writes SCALE/pace.json in `into`: the median, least and largest seconds of a step with its batch, of whose images
+    none was there before. Nothing else should run."""
     on, taken = build.device(Config(device=device)), {}
     paced = list(_paced(scale, on, device))
     for i in range(FIRST + ROUNDS):
-        for each in paced:
-            batch = each.batch(i)
+        for j, each in enumerate(paced):
+            made = each.make(i * len(paced) + j)
             with torch.autocast(on.type, torch.bfloat16, enabled=scale.base.precision == "bfloat16"):
                 _wait(on)
                 start = time.perf_counter()
-                each.step(batch)
+                each.step(made)
                 _wait(on)
             if i >= FIRST:
                 taken.setdefault(each.name, []).append(time.perf_counter() - start)
@@ -56,21 +64,28 @@ def pace(scale: Scale, into: Path, device: str) -> Path:
 
 
 def _paced(scale: Scale, on: torch.device, device: str) -> Iterator[Paced]:
-    configs = {name: replace(arms()[name].make(scale), device=device) for name in TIMED}
-    prepared = run.prepare(configs["repa"], on)
-    for name, config in configs.items():
-        fed = run.supply(config, prepared, on)
+    prepared: dict[int, run.Prepared] = {}  # by the number of targets: one without must not pay for them
+    for name in TIMED:
+        config = replace(arms()[name].make(scale), device=device)
+        targets = len(build.chosen_targets(config))
+        if targets not in prepared:
+            prepared[targets] = run.prepare(config, on)
+        fed = run.supply(config, prepared[targets], on)
         training = build.training(config, len(fed.classes), fed.dims, on)
-        yield Paced(name, fed.batches, training.step)
-        if name == "repa":
+        yield Paced(name, int, partial(_live, fed.batches, training.step))
+        if name in STORING:
             groups = {group.name: group for group in training.groups}
             assert isinstance(config.stage, Frozen)
             step = partial(encoded_step, groups["generator"], stage=config.stage)
-            yield Paced(STORED, partial(_encoded, fed.batches, groups["tokenizer"].module), step)
+            yield Paced(stored(name), partial(_encoded, fed.batches, groups["tokenizer"].module), step)
 
 
-def _encoded(batches: Callable[[int], Any], tokenizer: Any, i: int) -> Encoded:
-    batch = batches(i)
+def _live(batches: Callable[[int], Any], step: Callable[[Any], Any], number: int) -> None:
+    step(batches(number))
+
+
+def _encoded(batches: Callable[[int], Any], tokenizer: Any, number: int) -> Encoded:
+    batch = batches(number)
     return Encoded(tokenizer.encode(batch.x), batch.c, batch.f)
 
 

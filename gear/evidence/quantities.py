@@ -93,9 +93,9 @@ def _usage(choose: Callable[[list[tuple[int, float]]], float]) -> Read:
     return lambda result: choose(found) if (found := usage(result)) else None
 
 
-def _peak(points: list[tuple[int, float]]) -> int:
+def _least(points: list[tuple[int, float]]) -> int:
     """Its place; the first of equal ones."""
-    return max(range(len(points)), key=lambda i: points[i][1])
+    return min(range(len(points)), key=lambda i: points[i][1])
 
 
 def _alignment(result: Result) -> float | None:
@@ -152,10 +152,9 @@ EFFECTIVE = Quantity("effective size", 0, PROBED, measured("probe", "codebook", 
 DEAD = Quantity("dead, share", 3, PROBED, measured("probe", "codebook", "natural", "dead"))
 ALIGNMENT = Quantity("alignment loss", 3, TRAINED, _alignment)
 USED_START = Quantity("effective size, start", 0, TRAINED, _usage(lambda points: points[0][1]))
-USED_PEAK = Quantity("peak", 0, TRAINED, _usage(lambda points: points[_peak(points)][1]))
-USED_PEAK_STEP = Quantity("step of the peak", 0, TRAINED, _usage(lambda points: points[_peak(points)][0]))
-USED_AFTER = Quantity("least from the peak on", 0, TRAINED, _usage(lambda p: min(y for _, y in p[_peak(p) :])))
-USED_LEAST = Quantity("effective size, least", 0, TRAINED, _usage(lambda points: min(y for _, y in points)))
+USED_LEAST = Quantity("effective size, least", 0, TRAINED, _usage(lambda points: points[_least(points)][1]))
+USED_LEAST_STEP = Quantity("step of the least", 0, TRAINED, _usage(lambda points: points[_least(points)][0]))
+USED_AFTER = Quantity("most from there on", 0, TRAINED, _usage(lambda p: max(y for _, y in p[_least(p) :])))
 USED_END = Quantity("effective size, end", 0, TRAINED, logged("effective_size"))
 TEXTS = (
     Quantity("cheap gFID", 1, DRAWN, measured("texts", "gfid")),

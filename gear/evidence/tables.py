@@ -36,10 +36,10 @@ def difference(arm: Mapping[int, float], other: Mapping[int, float], digits: int
     if found is None:
         return NONE
     same = sum((arm[seed] - other[seed]) * found.mean > 0 for seed in arm.keys() & other.keys())
-    return f"{fixed(found.mean, digits)}{_interval(found, digits)}, {same}/{found.n}"
+    return f"{fixed(found.mean, digits)}{interval(found, digits)}, {same}/{found.n}"
 
 
-def _interval(found: Estimate, digits: int) -> str:
+def interval(found: Estimate, digits: int) -> str:
     if found.low is None or found.high is None:
         return ""
     return f" [{fixed(found.low, digits)}, {fixed(found.high, digits)}]"

@@ -1,5 +1,6 @@
 """RESULTS.md: what stands between `<!-- evidence SCALE NAME -->` and `<!-- end -->` is made of results, the rest is
-people's. A NAME is "arms", "cost", "pace" or the number of a claim; each has to be there once for a scale."""
+people's. A NAME is "arms", "verdicts", "cost", "pace" or the number of a claim; each has to be there once for a scale.
+"""
 
 import json
 import os
@@ -8,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gear.evidence import convergence, overview, pictures, results, tables
+from gear.evidence import convergence, overview, pictures, results, tables, verdicts
 from gear.evidence.arms import arms
 from gear.evidence.claims import CLAIMS
 from gear.evidence.pace import NAME as PACE
@@ -33,8 +34,10 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
         drawn = pictures.drawings(scale, found, seconds)
         files = {results_folder / scale.name / f"{each.name}.svg": pictures.svg(each.figure) for each in drawn.values()}
     blocks = {"arms": overview.announced(scale, everything), "cost": overview.cost(scale, found)}
+    blocks |= {"verdicts": verdicts.verdicts(scale, found)}
     blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
     blocks["1"] += f"\n\n{convergence.tables(scale, found, seconds)}"
+    blocks["7"] += f"\n\n{convergence.training(scale, found)}"
     for (claim, drawing), file in zip(drawn.items(), files, strict=True):
         link = Path(os.path.relpath(file, report.parent)).as_posix()
         blocks[str(claim)] += f"\n\n![{drawing.caption.partition('.')[0]}]({link})\n\n{drawing.caption}"

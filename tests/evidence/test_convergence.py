@@ -1,9 +1,12 @@
 """Claim 1's tables of steps and seconds, by hand: repa ends at 100 after 600 steps, which take it 60 s."""
 
+from dataclasses import replace
+
 import pytest
 
 from gear.evidence import convergence
 from gear.evidence.convergence import height
+from gear.evidence.results import Result
 from gear.evidence.scales import CPU
 
 from .conftest import Made
@@ -60,3 +63,21 @@ def test_without_a_pace_there_are_steps_alone(result: Made) -> None:
 @pytest.mark.parametrize(("x", "y"), [(50, None), (100, 8.0), (150, 6.0), (200, 4.0), (201, None)])
 def test_height(x: float, y: float | None) -> None:
     assert height([(100.0, 8.0), (200.0, 4.0)], float(x)) == y
+
+
+def test_a_loss_in_training_reaches_the_end_of_another(result: Made) -> None:
+    def arm(name: str, seed: int, losses: list[float]) -> Result:
+        log = [{"step": 20 * (i + 1), "align_hard": y, "ntp": 4.0} for i, y in enumerate(losses)]
+        return replace(result(name, seed), log=log)
+
+    found = {
+        ("text-on-gear", 0): arm("text-on-gear", 0, [-0.1, -0.3, -0.5]),
+        ("text-on-warmup", 0): arm("text-on-warmup", 0, [-0.1, -0.2, -0.4]),
+        ("text-on-gear", 1): arm("text-on-gear", 1, [-0.1, -0.2, -0.3]),
+        ("text-on-warmup", 1): arm("text-on-warmup", 1, [-0.1, -0.2, -0.4]),
+    }
+    text = convergence.training(CPU, found)
+    line = next(
+        line for line in text.splitlines() if line.startswith("| alignment loss | `text-on-gear` | `text-on-warm")
+    )
+    assert [cell.strip() for cell in line.split("|")[4:7]] == ["50, never", "1.20", "1 of 2"]

@@ -90,9 +90,9 @@ def test_a_frozen_tokenizer_is_measured_where_it_was_made(result: Made) -> None:
 
 
 def test_usage_over_training(result: Made) -> None:
-    used = [(20, 300.0), (40, 350.0), (60, 320.0), (80, 310.0), (100, 315.0)]
+    used = [(20, 330.0), (40, 350.0), (60, 310.0), (80, 320.0), (100, 315.0)]
     text = tables.claim(6, CPU, {("gear", 0): result("gear", 0, used=used)})
-    assert row(text, "`gear`")[1:] == ["1", "300", "350", "40", "310", "315"]
+    assert row(text, "`gear`")[1:] == ["1", "330", "310", "60", "320", "315"]
 
 
 def test_what_only_some_have_is_shown_where_two_have_it(result: Made) -> None:

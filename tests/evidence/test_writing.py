@@ -17,7 +17,7 @@ from gear.evidence.writing import BEGIN, write
 
 Results = dict[tuple[str, int], Result]
 ROOT = Path(__file__).parents[2]
-NAMES = ("arms", "cost", "pace", *map(str, CLAIMS))
+NAMES = ("arms", "cost", "verdicts", "pace", *map(str, CLAIMS))
 BLOCKS = "".join(f"## {name}\n\n<!-- evidence cpu {name} -->\nold\n<!-- end -->\n\nBy hand.\n\n" for name in NAMES)
 
 
@@ -62,7 +62,9 @@ def test_another_scale_is_left_alone(report: Path, tmp_path: Path) -> None:
     report.write_text(BLOCKS + other)
     write(CPU, tmp_path, report)
     assert report.read_text().endswith(other)
-    with pytest.raises(ValueError, match=r"has no place for arms, cost, pace, 2, .*: add the lines <!-- evidence gpu"):
+    with pytest.raises(
+        ValueError, match=r"no place for arms, cost, verdicts, pace, 2, .*: add the lines <!-- evidence gpu"
+    ):
         write(GPU, tmp_path, report)
 
 

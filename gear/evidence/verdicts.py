@@ -1,0 +1,147 @@
+"""What each claim comes to, by the one difference that decides it: RESULTS.md's "What decides", on the results."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gear.evidence.convergence import Curve, curve, logged
+from gear.evidence.quantities import (
+    AT_END,
+    CHEAP_GFID,
+    CHEAP_RFID,
+    GFID,
+    LAST_TOKEN,
+    PRE,
+    TEXTS,
+    USED_END,
+    USED_LEAST,
+    USED_LEAST_STEP,
+    Quantity,
+    Results,
+)
+from gear.evidence.results import Result
+from gear.evidence.scales import Scale
+from gear.evidence.statistics import Estimate, estimate, reached
+from gear.evidence.tables import NOT_RUN, fixed, interval, table
+
+HALF = 0.5  # of the codebook, below which its effective size is collapse
+
+
+@dataclass(frozen=True)
+class Decision:
+    """
+    claim: its number and what it says. by: what decides, for people. values: by seed. sign: -1 where the paper's
+    finding makes them negative, 1 where positive.
+    """
+
+    claim: str
+    by: str
+    values: Callable[[Results], dict[int, float]]
+    sign: int
+    digits: int
+
+    def holds(self, values: Mapping[int, float]) -> str:
+        found = estimate(list(values.values()))
+        if any(self.sign * value <= 0 for value in values.values()):
+            return "does not show"
+        bound = found.low if self.sign > 0 else found.high
+        return "holds here" if bound is not None and self.sign * bound > 0 else "shows"
+
+
+def less(claim: str, quantity: Quantity, arm: str, other: str, sign: int) -> Decision:
+    """Of `arm` less `other`, seed by seed."""
+
+    def values(results: Results) -> dict[int, float]:
+        one, two = quantity.values(results, arm), quantity.values(results, other)
+        return {seed: one[seed].number - two[seed].number for seed in sorted(one.keys() & two.keys())}
+
+    return Decision(claim, f"{quantity.name}, `{arm}` - `{other}`", values, sign, quantity.digits)
+
+
+def sooner(
+    claim: str, read: Callable[[Result], list[tuple[float, float]]], what: str, arm: str, other: str
+) -> Decision:
+    """Steps from the last one of `other` to where `arm` reaches its end; 0 where it never does."""
+
+    def values(results: Results) -> dict[int, float]:
+        seeds = sorted(seed for name, seed in results if name == arm and (other, seed) in results)
+        both = {seed: (read(results[arm, seed]), read(results[other, seed])) for seed in seeds}
+        ends = {seed: (points, end[-1]) for seed, (points, end) in both.items() if points and end}
+        return {seed: (reached(points, y) or last) - last for seed, (points, (last, y)) in ends.items()}
+
+    by = f"step at which `{arm}` reaches `{other}`'s last {what}, less the last step"
+    return Decision(claim, by, values, -1, 0)
+
+
+def against(
+    claim: str, quantity: Quantity, arm: str, words: str, level: Callable[[Result], float], sign: int
+) -> Decision:
+    """Of `quantity` less a level that is no other arm's."""
+
+    def values(results: Results) -> dict[int, float]:
+        found = quantity.values(results, arm)
+        return {seed: value.number - level(results[arm, seed]) for seed, value in sorted(found.items())}
+
+    return Decision(claim, f"{quantity.name}, `{arm}`, less {words}", values, sign, quantity.digits)
+
+
+def _half(result: Result) -> float:
+    quantizer = result.config["tokenizer"]["quantizer"]
+    return HALF * (2 ** quantizer["bits"] if "bits" in quantizer else quantizer["codebook_size"])
+
+
+def _last_step(result: Result) -> float:
+    return float(result.log[-1]["step"])
+
+
+_CKNNA = 1  # of the probes' quantities, the one by patch
+_RANK = 2  # of the texts', the mean rank
+DECISIONS = (
+    less("1a guidance helps the pair", GFID, "gear", "control", -1),
+    less("1b the tokenizer helps a fresh generator", GFID, "repa-on-gear", "repa-on-control", -1),
+    sooner("1c convergence, as the paper counts it", curve, "cheap gFID", "gear", "repa"),
+    sooner("1c", curve, "cheap gFID", "repa-on-gear", "repa"),
+    less("2a the naive way collapses", USED_END, "naive", "gear", -1),
+    against("2a", USED_END, "naive", "half of the codebook", _half, -1),
+    less("2b straight through is worse than soft", GFID, "ste", "gear", 1),
+    less("3 VQ gains", CHEAP_GFID, "gear", "control", -1),
+    less("3 LFQ gains", CHEAP_GFID, "gear-lfq", "control-lfq", -1),
+    less("3 IBQ gains", CHEAP_GFID, "gear-ibq", "control-ibq", -1),
+    less("4a a lower temperature is worse", CHEAP_GFID, "gear-tau-0.01", "gear", 1),
+    less("4b lambda 0.5 is best", CHEAP_GFID, "gear-lambda-0.25", "gear", 1),
+    less("4b", CHEAP_GFID, "gear-lambda-1", "gear", 1),
+    less("4c without the adversarial loss it is worse", CHEAP_RFID, "gear-no-critic", "gear", 1),
+    less("4d the warm-up helps", CHEAP_GFID, "gear-scratch", "gear", 1),
+    less("4e the tap in between is best", CHEAP_GFID, "gear-tap-1", "gear", 1),
+    less("4e", CHEAP_GFID, "gear-tap-3", "gear", 1),
+    less("5a the tokenizer becomes less like the target", PRE[_CKNNA], "gear", "control", -1),
+    less("5b the generator becomes more like it", AT_END[_CKNNA], "gear", "control", 1),
+    against(
+        "6 usage sharpens, then relaxes",
+        USED_LEAST_STEP,
+        "gear",
+        "the last step",
+        lambda r: float(r.log[-1]["step"]),
+        -1,
+    ),
+    against("6 above collapse", USED_LEAST, "gear", "half of the codebook", _half, 1),
+    sooner("7 transfer", lambda r: logged(r, "align_hard"), "alignment loss", "text-on-gear", "text-on-control"),
+    less("8 a larger generator guides better", CHEAP_GFID, "repa-on-gear-large", "repa-on-gear-small", -1),
+    less("9a words that are not rotated away are followed", TEXTS[_RANK], "text-zero-rotary", "text-on-gear", 1),
+    less("9b bfloat16 costs something", CHEAP_GFID, "gear-bfloat16", "gear", 1),
+    less("9c the last token misses guidance", LAST_TOKEN, "repa-on-gear", "repa-on-control", 1),
+)
+
+
+def verdicts(scale: Scale, results: Results) -> str:
+    rows = [_row(decision, len(scale.seeds), results) for decision in DECISIONS]
+    return table(["claim", "decided by", "expected", "mean, 95% interval", "seeds", "here"], rows, words=3)
+
+
+def _row(decision: Decision, seeds: int, results: Results) -> list[str]:
+    values, expected = decision.values(results), "below 0" if decision.sign < 0 else "above 0"
+    if not values:
+        return [decision.claim, decision.by, expected, NOT_RUN, f"0 of {seeds}", ""]
+    found: Estimate = estimate(list(values.values()))
+    told = f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"
+    here = decision.holds(values) if len(values) == seeds else "unfinished"
+    return [decision.claim, decision.by, expected, told, f"{len(values)} of {seeds}", here]

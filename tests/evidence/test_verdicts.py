@@ -1,0 +1,57 @@
+"""What a claim comes to, by hand."""
+
+import pytest
+
+from gear.evidence import verdicts
+from gear.evidence.scales import CPU
+from gear.evidence.verdicts import DECISIONS
+
+from .conftest import Made
+from .test_tables import Results
+
+
+def told(results: Results, claim: str, number: int = 0) -> list[str]:
+    lines = [line for line in verdicts.verdicts(CPU, results).splitlines() if line.startswith(f"| {claim}")]
+    return [cell.strip() for cell in lines[number].strip("|").split("|")][3:]
+
+
+def pair(result: Made, gear: tuple[float, ...], control: tuple[float, ...]) -> Results:
+    arms = {"gear": gear, "control": control}
+    return {
+        (name, seed): result(name, seed, samples={"n": 10, "gfid": y})
+        for name, values in arms.items()
+        for seed, y in enumerate(values)
+    }
+
+
+@pytest.mark.parametrize(
+    ("gear", "wanted"),
+    [
+        ((90.0, 91.0, 92.0), ["-10.0 [-10.0, -10.0]", "3 of 3", "holds here"]),
+        ((99.0, 91.0, 92.0), ["-7.0 [-19.9, 5.9]", "3 of 3", "shows"]),
+        ((101.0, 91.0, 92.0), ["-6.3 [-22.1, 9.4]", "3 of 3", "does not show"]),
+        ((90.0, 91.0), ["-10.0 [-10.0, -10.0]", "2 of 3", "unfinished"]),
+        ((), ["not run yet", "0 of 3", ""]),
+    ],
+)
+def test_a_difference(result: Made, gear: tuple[float, ...], wanted: list[str]):
+    assert told(pair(result, gear, (100.0, 101.0, 102.0)), "1a") == wanted
+
+
+def test_where_an_arm_is_at_the_end_of_another(result: Made):
+    found = {("repa", seed): result("repa", seed, curve=[(100, 9.0), (600, 5.0)]) for seed in range(3)}
+    soon = {0: [(100, 7.0), (300, 5.0), (600, 4.0)], 1: [(100, 9.0), (600, 6.0)], 2: [(100, 4.0), (600, 4.0)]}
+    found |= {("gear", seed): result("gear", seed, curve=points) for seed, points in soon.items()}
+    assert told(found, "1c") == ["-267 [-892, 359]", "3 of 3", "does not show"]  # -300, 0 since it never is, and -500
+
+
+def test_collapse_is_below_half_of_the_codebook(result: Made):
+    found = {("naive", seed): result("naive", seed, used=[(20, 400.0), (40, 200.0 + seed)]) for seed in range(3)}
+    assert told(found, "2a", 1) == ["-55 [-57, -53]", "3 of 3", "holds here"]
+    lfq = result("gear-lfq", 0)
+    assert verdicts._half(lfq) == verdicts._half(found["naive", 0]) == 256
+
+
+def test_every_decision_is_found_in_complete_results(everything: Results):
+    for decision in DECISIONS:
+        assert set(decision.values(everything)) == {0, 1, 2}, decision
