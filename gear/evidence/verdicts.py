@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gear.evidence.convergence import Curve, curve, logged
+from gear.evidence.convergence import curve, logged
 from gear.evidence.quantities import (
     AT_END,
     CHEAP_GFID,
