@@ -21,8 +21,9 @@ def evidence(
 
     Interrupted, the same command goes on. Several terminals may give it at once: they share the arms.
 
-    run: train and measure what has no result yet. list: what there is, and what is left. write: bring RESULTS.md and
-    its figures up to date with the results. pilot, pace: what was decided beforehand, and seconds a step.
+    run: train and measure what has no result yet. list: the arms by name, and what is left.
+
+    write: bring RESULTS.md and its figures up to date. pilot, pace: what was decided beforehand; seconds a step.
 
     Args:
         what: What to do.
