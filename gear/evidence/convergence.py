@@ -4,7 +4,7 @@ time. All of the cheap distance, of which there is a curve while an arm trains."
 from collections.abc import Mapping
 from itertools import pairwise
 
-from gear.evidence.claims import SIX
+from gear.evidence.claims import CLAIMS, SIX
 from gear.evidence.pace import stored
 from gear.evidence.quantities import Results, at
 from gear.evidence.results import Result
@@ -133,19 +133,15 @@ def height(points: Curve, x: float) -> float | None:
 
 
 TRAINED = (("align_hard", "alignment loss"), ("ntp", "next-token loss, over its own tokens"))
-TEXT_PAIRS = (
-    ("text-on-gear", "text-on-warmup"),
-    ("text-on-control", "text-on-warmup"),
-    ("text-on-gear", "text-on-control"),
-)
 
 
 def training(scale: Scale, results: Results) -> str:
     """Claim 7's other table: when a loss in training is where that of another arm ends (Figure 3)."""
-    rows = [_trained(key, name, *pair, results) for key, name in TRAINED for pair in TEXT_PAIRS]
+    (part,) = CLAIMS[7]
+    rows = [_trained(key, name, *pair, results) for key, name in TRAINED for pair in part.pairs]
     head = ["loss in training", "arm", "reaches the end of", "at step, seed by seed", "times fewer steps", "never"]
     said = f"Each point is the mean of the {scale.base.log_every} steps of a log line, a straight line between two."
-    notes = bullets(said, made_by(tuple(dict.fromkeys(arm for pair in TEXT_PAIRS for arm in pair)), scale))
+    notes = bullets(said, made_by(part.arms, scale))
     return f"**Where another arm ends.**\n\n{table(head, rows, words=4)}\n\n{notes}"
 
 

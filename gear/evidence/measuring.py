@@ -126,14 +126,14 @@ def samples(pair: Pair, judge: Judge, folder: Path, n: int) -> Numbers:
 
 def reconstruction(pair: Pair, judge: Judge) -> Numbers:
     """Means over test images of PSNR, SSIM, L1 and LPIPS."""
-    n, originals = judge.counts.rebuilt, images.opened(TEST)
-    both = zip(Rebuilt(pair, originals).batches(0, n, BATCH), originals.batches(0, n, BATCH), strict=True)
-    values = pairs.compared_all(both, judge.perceptual)
+    n = judge.counts.rebuilt
+    both = (each.chunk(2, dim=2) for each in Beside(pair, images.opened(TEST)).batches(0, n, BATCH))
+    values = pairs.compared_all(((x_hat, x) for x, x_hat in both), judge.perceptual)
     return {"n": n} | {name: float(each.mean()) for name, each in values.items()}
 
 
 def rfid(pair: Pair, judge: Judge, folder: Path) -> float:
-    """Of test images against themselves."""
+    """Of test images and their reconstructions."""
     n, rebuilt, title = judge.counts.rebuilt, Rebuilt(pair, images.opened(TEST)), "reconstructions"
     kept = extract.features(judge.inception, rebuilt, n, folder, title=title, count=("pool",), only=("pool",))
     return frechet(kept.moments("pool").gaussian(), judge.rebuilt_reference)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from gear.config_json import plain
 from gear.evidence.arms import Arm, arms, configured, generated
 from gear.evidence.measuring import NEIGHBOURS, PATCHES, TAU
 from gear.evidence.scales import Scale
+from gear.probe.measure import finite
 from gear.store.foreign import UnreadableFile
 from gear.store.whole import replacing
 
@@ -68,7 +68,7 @@ def place(folder: Path, scale: Scale, arm: str, seed: int) -> Path:
 def write(path: Path, result: Result) -> None:
     """Numbers that are none are left out: null, in JSON."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT} | _finite(asdict(result)), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps({"format": FORMAT} | finite(asdict(result)), indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Result:
@@ -82,18 +82,6 @@ def read(path: Path) -> Result:
         raise UnreadableFile(
             f"{path} is no result of `gear evidence` ({error}): remove it, and run it again."
         ) from error
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _finite(v) for name, v in value.items()}
-        case list():
-            return [_finite(v) for v in value]
-        case float():
-            return value if math.isfinite(value) else None
-        case _:
-            return value
 
 
 def require(path: Path, result: Result, scale: Scale, arm: Arm | None) -> None:

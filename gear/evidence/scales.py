@@ -79,6 +79,7 @@ def captioned(base: Config, text: Text, steps: int, batch: int) -> Config:
     )
 
 
+# Written out, and not taken from a recipe: a protocol does not change when a recipe does.
 _CPU = Config(
     stage=Warmup(),
     tokenizer=Tokenizer(

@@ -39,7 +39,7 @@ class Decision:
     sign: int
     digits: int
 
-    def holds(self, values: Mapping[int, float]) -> str:
+    def verdict(self, values: Mapping[int, float]) -> str:
         found = estimate(list(values.values()))
         if any(self.sign * value <= 0 for value in values.values()):
             return "does not show"
@@ -143,5 +143,5 @@ def _row(decision: Decision, seeds: int, results: Results) -> list[str]:
         return [decision.claim, decision.by, expected, NOT_RUN, f"0 of {seeds}", ""]
     found: Estimate = estimate(list(values.values()))
     told = f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"
-    here = decision.holds(values) if len(values) == seeds else "unfinished"
+    here = decision.verdict(values) if len(values) == seeds else "unfinished"
     return [decision.claim, decision.by, expected, told, f"{len(values)} of {seeds}", here]

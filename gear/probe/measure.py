@@ -1,5 +1,6 @@
 """From what was kept to the numbers of Table 4 and Figures 4 and 5: similarity to the target, smoothness, usage."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -105,7 +106,7 @@ def blocks(probed: Probed, target: str, k: int, tau: float, codebook_size: int) 
         },
         "codebook": {"K": codebook_size, "natural": p.natural.numbers(), "soft": {"tau": tau} | p.soft.numbers()},
     }
-    return _without_nan(found)
+    return finite(found)
 
 
 def compare(X: Float[Tensor, "n D"], Y: Float[Tensor, "n C"], k: int, near: Neighbours | None = None) -> Similarity:
@@ -127,13 +128,14 @@ def _spread(values: Float[Tensor, "n"]) -> Spread:
     return Spread(float(values.mean()), sd)
 
 
-def _without_nan(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Nested dictionaries and lists for JSON, in which a number that is none is None."""
     match value:
         case dict():
-            return {name: _without_nan(v) for name, v in value.items()}
+            return {name: finite(v) for name, v in value.items()}
         case list():
-            return [_without_nan(v) for v in value]
+            return [finite(v) for v in value]
         case float():
-            return None if value != value else value
+            return value if math.isfinite(value) else None
         case _:
             return value

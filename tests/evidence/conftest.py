@@ -1,19 +1,26 @@
-"""Results whose numbers are made up: of single arms by hand, of all arms from their names and seeds."""
+"""Results whose numbers are made up: of single arms by hand, of all arms from their names and seeds. And a scale
+at which arms really run, with stand-ins for what has to be fetched."""
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
+from torch import Tensor, nn
 
-from gear.config import Frozen
+from gear.config import VQ, Frozen
+from gear.data import cifar10
+from gear.evaluate import inception, reference
 from gear.evidence import results
 from gear.evidence.arms import ARMS, arms
 from gear.evidence.results import Result
-from gear.evidence.scales import CPU, Scale
+from gear.evidence.scales import CPU, Counts, Scale
 from gear.probe.measure import Levels, Probed, Similarity, Smoothness, Spread, blocks
 from gear.usage import usage
 
@@ -97,3 +104,62 @@ def pace() -> dict[str, Any]:
     names |= dict.fromkeys(("gear", "control", "ste", "naive"), 0.4)
     rows = {name: {"median": each, "least": each - 0.01, "largest": 2 * each} for name, each in names.items()}
     return {"hardware": "a machine", "rounds": 15, "batch": 32, "seconds": rows}
+
+
+class Small(nn.Module):
+    """Means over the image and its quarters in place of Inception's features."""
+
+    name = "small"
+
+    def __init__(self):
+        super().__init__()
+        self.channels, self.file = {"pool": 6, "spatial": 12}, Path("small.pth")
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.net = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        x = pixels.float() / 255
+        quarters = nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        return {"pool": torch.cat([x.mean((2, 3)), x.std((2, 3))], 1), "spatial": quarters}
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "sha256": "00"}
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For CIFAR-10 and the Inception network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEAR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(inception, "opened", Small)
+        patch.setattr(reference, "SIZES", {"pool": 6, "spatial": 12})
+        rng, arrays, checks = np.random.default_rng(0), {}, {}
+        for part in ("train", "test"):
+            labels = np.arange(40) % 10
+            pixels = rng.integers(0, 256, (40, 3, 1, 1), np.uint8).repeat(32, 2).repeat(32, 3)
+            pixels = np.clip(pixels + rng.integers(0, 40, (40, 3, 32, 32)), 0, 255).astype(np.uint8)
+            arrays |= {f"{part}_images": pixels, f"{part}_labels": labels}
+            checks[part] = f"{zlib.crc32(labels.data, zlib.crc32(pixels.data)):08x}"
+        cifar10.path().parent.mkdir(parents=True)
+        save_file(arrays, cifar10.path(), metadata=checks)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_scale() -> Scale:
+    """Real runs of the smallest kind."""
+    b = CPU.base
+    backbone = replace(b.tokenizer.backbone, channels=16, latent=16, groups=8)
+    base = replace(
+        b,
+        tokenizer=replace(b.tokenizer, quantizer=VQ(16, 4), backbone=backbone),
+        generator=replace(b.generator, layers=2, heads=2, width=32, tap=1, projector=16),
+        targets=(replace(b.targets[0], name="efficientnet_lite0"),),
+        data=replace(b.data, holdout=0.2),
+        watch=replace(b.watch, generated=4),
+        steps=3,
+        batch=4,
+        log_every=2,
+    )
+    counts = Counts(generated=16, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
+    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), counts=counts)

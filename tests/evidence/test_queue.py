@@ -1,8 +1,6 @@
 """The queue on real runs of the smallest kind, with stand-ins for CIFAR-10 and the Inception network."""
 
 import json
-import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,83 +9,22 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from safetensors.numpy import save_file
-from torch import Tensor, nn
 
 from gear import run
-from gear.config import VQ, ConfigError, Frozen, Gear
-from gear.config_json import read
-from gear.data import cifar10
-from gear.evaluate import inception, reference
-from gear.evidence import pace, pilot, queue, results
+from gear.config import ConfigError, Frozen, Gear
+from gear.evidence import queue, results
 from gear.evidence.arms import ARMS, arms
 from gear.evidence.queue import Job, Queue, jobs
-from gear.evidence.scales import CPU, GPU, SCALES, Counts, Scale
+from gear.evidence.scales import CPU, GPU, SCALES, Scale
 from gear.store.foreign import UnreadableFile
 from gear.train.lock import locked
 
+pytestmark = pytest.mark.usefixtures("stand_ins")
 CHAIN = ("warmup-vq", "gear", "repa-on-gear")
 
 
-class Small(nn.Module):
-    """Means over the image and its quarters in place of Inception's features."""
-
-    name = "small"
-
-    def __init__(self):
-        super().__init__()
-        self.channels, self.file = {"pool": 6, "spatial": 12}, Path("small.pth")
-        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
-        self.net = nn.Identity()
-
-    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        x = pixels.float() / 255
-        quarters = nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
-        return {"pool": torch.cat([x.mean((2, 3)), x.std((2, 3))], 1), "spatial": quarters}
-
-    def about(self) -> dict[str, Any]:
-        return {"name": self.name, "sha256": "00"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEAR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(inception, "opened", Small)
-        patch.setattr(reference, "SIZES", {"pool": 6, "spatial": 12})
-        rng, arrays, checks = np.random.default_rng(0), {}, {}
-        for part in ("train", "test"):
-            labels = np.arange(40) % 10
-            pixels = rng.integers(0, 256, (40, 3, 1, 1), np.uint8).repeat(32, 2).repeat(32, 3)
-            pixels = np.clip(pixels + rng.integers(0, 40, (40, 3, 32, 32)), 0, 255).astype(np.uint8)
-            arrays |= {f"{part}_images": pixels, f"{part}_labels": labels}
-            checks[part] = f"{zlib.crc32(labels.data, zlib.crc32(pixels.data)):08x}"
-        cifar10.path().parent.mkdir(parents=True)
-        save_file(arrays, cifar10.path(), metadata=checks)
-        yield
-
-
 @pytest.fixture(scope="module")
-def small_scale() -> Scale:
-    b = CPU.base
-    backbone = replace(b.tokenizer.backbone, channels=16, latent=16, groups=8)
-    base = replace(
-        b,
-        tokenizer=replace(b.tokenizer, quantizer=VQ(16, 4), backbone=backbone),
-        generator=replace(b.generator, layers=2, heads=2, width=32, tap=1, projector=16),
-        targets=(replace(b.targets[0], name="efficientnet_lite0"),),
-        data=replace(b.data, holdout=0.2),
-        watch=replace(b.watch, generated=4),
-        steps=3,
-        batch=4,
-        log_every=2,
-    )
-    counts = Counts(generated=16, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
-    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), counts=counts)
-
-
-@pytest.fixture(scope="module")
-def worked(small_scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> tuple[Queue, Path]:
+def worked(stand_ins: None, small_scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> tuple[Queue, Path]:
     """A queue that has done `CHAIN`, and where its results are."""
     root = tmp_path_factory.mktemp("evidence")
     q = Queue(small_scale, root / "runs", root / "results", "cpu", Console(quiet=True))
@@ -241,39 +178,6 @@ def test_a_result_comes_back_as_it_was(worked: tuple[Queue, Path], small_scale: 
     results.write(tmp_path / "copy.json", result)
     assert results.read(tmp_path / "copy.json") == result
     assert str(tmp_path.parent) not in json.dumps(result.config)  # no folder of this machine, but for the data
-
-
-def test_pace_has_the_seconds_of_every_way_to_train(small_scale: Scale, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pace, "ROUNDS", 2)
-    monkeypatch.setattr(pace, "FIRST", 0)
-    found = json.loads(pace.pace(small_scale, tmp_path, "cpu").read_text())
-    assert set(found["seconds"]) == {*pace.TIMED, *map(pace.stored, pace.STORING)}
-    assert all(0 < each["least"] <= each["median"] <= each["largest"] for each in found["seconds"].values())
-
-
-def test_the_pilot_tries_each_rate_and_leaves_the_others(small_scale: Scale, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pilot, "CANDIDATES", (("efficientnet_lite0", 3),))
-    monkeypatch.setattr(pilot, "READ", 20)
-    monkeypatch.setattr(pilot, "RATES", {"tokenizer": (1e-3, 2e-3), "generator": (1e-4, 3e-3)})
-    found = json.loads(pilot.pilot(small_scale, tmp_path, tmp_path, "cpu", Console(quiet=True)).read_text())
-    assert [(r["group"], r["rate"]) for r in found["learning_rates"]] == [
-        *(("tokenizer", rate) for rate in (1e-3, 2e-3)),
-        *(("generator", rate) for rate in (1e-4, 3e-3)),
-    ]
-    asked = read(tmp_path / "cpu" / "pilot-generator-0.0001" / "config.json")
-    assert (asked.seed, asked.optimizer.generator_lr, asked.optimizer.tokenizer_lr) == (pilot.SEED, 1e-4, 2e-3)
-    assert asked.tokenizer.init == str(tmp_path / "cpu" / "pilot-tokenizer-0.002")
-    (target,) = found["targets"]
-    assert (target["target"], target["layer"], target["channels"]) == ("efficientnet_lite0", 3, 40)
-
-
-def test_a_linear_classifier_reads_what_is_linear_and_nothing_from_noise():
-    labels = torch.arange(400) % 4
-    x = torch.randn(400, 6)
-    assert pilot.accuracy(x, labels, 200) < 0.4
-    x[:, 0] += 20.0 * (labels % 2)
-    x[:, 3] -= 20.0 * (labels // 2)
-    assert pilot.accuracy(x, labels, 200) == 1.0
 
 
 def test_an_arm_that_there_is_not():
