@@ -140,14 +140,19 @@ def trained_tokenizer(config: Config) -> Tokenizer:
 
 
 def generator(
-    config: Config, classes: int, target_dims: dict[str, int], null: Float[Tensor, "1 C"] | None = None
+    config: Config,
+    classes: int,
+    target_dims: dict[str, int],
+    null: Float[Tensor, "1 C"] | None = None,
+    hw: tuple[int, int] | None = None,
 ) -> Generator:
-    """null: what the text encoder says of no text, where captions take the place of classes."""
+    """null: what the text encoder says of no text, where captions take the place of classes. hw: its grid, by default
+    the configuration's."""
     net = Generator(
         config.generator,
         codebook_size=config.tokenizer.quantizer.codebook_size,
         classes=classes,
-        grid=(grid(config), grid(config)),
+        grid=hw or (grid(config), grid(config)),
         target_dims=target_dims,
         text_width=None if null is None else null.shape[1],
     )

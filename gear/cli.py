@@ -130,6 +130,7 @@ def export(
     /,
     layout: Literal["hub", "llamagen", "gear", "lightning", "bare"] = "hub",
     part: Literal["tokenizer", "generator"] = "tokenizer",
+    resolution: int | None = None,
 ) -> None:
     """Write a run's averaged tokenizer or generator for other programs.
 
@@ -139,10 +140,11 @@ def export(
         layout: "hub": config.json, model.safetensors and a model card, which `from_pretrained` and Hugging Face read;
             else the file that the code of LlamaGen, GEAR, or Open-MAGVIT2 and SEED-Voken (lightning) loads.
         part: Which of the two.
+        resolution: Pixels along a side of a generator's images, for public files, which do not say.
     """
     from gear import exporting
 
-    print(exporting.export(run, out, layout, part))
+    print(exporting.export(run, out, layout, part, resolution))
 
 
 def demo(out: Path = Path("demo"), steps: int | None = None, text: bool = False, device: str = "auto") -> None:

@@ -16,12 +16,26 @@ from gear.train.state import Checkpoint
 Layout = Literal["hub", "llamagen", "gear", "lightning", "bare"]
 
 
-def export(source: Path, out: Path, layout: Layout, part: Literal["tokenizer", "generator"]) -> Path:
+def export(
+    source: Path,
+    out: Path,
+    layout: Layout,
+    part: Literal["tokenizer", "generator"],
+    resolution: int | None = None,
+) -> Path:
     """Writes `part` of `source` to `out`, a folder for "hub" and a file for the other layouts.
 
-    Raises ValueError for what the layout cannot hold: a tokenizer or generator that the public code does not have.
+    resolution: of a generator, px along a side, where `source` does not tell. Raises ValueError for what the layout
+    cannot hold: a tokenizer or generator that the public code does not have.
     """
     checkpoint = sources.read(str(source))
+    if part == "generator" and resolution is not None:
+        checkpoint = run.sized(checkpoint, resolution)
+    elif part == "generator" and layout == "hub" and not checkpoint.step and checkpoint.grid is None:
+        raise ValueError(
+            f"{source} does not say what images its generator draws, of how many pixels: give --resolution, as 256 "
+            "or 384."
+        )
     net = run.tokenizer_of(checkpoint) if part == "tokenizer" else run.generator_of(checkpoint)
     if layout == "hub":
         net.save_pretrained(out, model_card_kwargs={"training": _training(checkpoint)})

@@ -295,15 +295,22 @@ def load(
     checkpoint = sources.read(str(source))
     if tokenizer is not None or not checkpoint.averaged("tokenizer"):
         checkpoint = _joined(checkpoint, tokenizer)
-    config = dataclasses.replace(checkpoint.config, device=device)
     if resolution is None and checkpoint.grid is not None:
-        resolution = checkpoint.grid[0] * config.tokenizer.backbone.downsample
+        resolution = checkpoint.grid[0] * checkpoint.config.tokenizer.backbone.downsample
     if resolution is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=resolution))
+        checkpoint = sized(checkpoint, resolution)
+    config = dataclasses.replace(checkpoint.config, device=device)
     on, checkpoint = build.device(check(config)), dataclasses.replace(checkpoint, config=config)
     net = tokenizer_of(checkpoint).to(on)
     generator = generator_of(checkpoint).to(on) if checkpoint.averaged("generator") else None
     return Pair(net, generator, checkpoint, on)
+
+
+def sized(checkpoint: state.Checkpoint, resolution: int) -> state.Checkpoint:
+    """For images of so many pixels along a side, whatever it says of itself. Raises `ConfigError`."""
+    config = checkpoint.config
+    config = check(dataclasses.replace(config, data=dataclasses.replace(config.data, resolution=resolution)))
+    return dataclasses.replace(checkpoint, config=config, grid=None)
 
 
 def tokenizer_of(checkpoint: state.Checkpoint) -> Tokenizer:
@@ -325,8 +332,9 @@ def generator_of(checkpoint: state.Checkpoint) -> Generator:
     # The projectors serve only the alignment; their sizes are read off, so that no target need be at hand.
     ends = {k: t for k, t in weights.items() if k.startswith("projectors.") and k.endswith(".4.bias")}
     dims = {key.split(".")[1]: len(bias) for key, bias in ends.items()}
-    with no_larger_than(weights, plain(checkpoint.config.generator), checkpoint.path):
-        net = build.generator(checkpoint.config, len(checkpoint.classes), dims, weights.get("cls_embedding.null"))
+    null, config = weights.get("cls_embedding.null"), checkpoint.config
+    with no_larger_than(weights, plain(config.generator), checkpoint.path):
+        net = build.generator(config, len(checkpoint.classes), dims, null, checkpoint.grid)
     state.load_strictly(net, weights, f"the generator of {checkpoint.path}")
     net.class_names = checkpoint.classes
     return net.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gear import fetch, weights
-from gear.config import FAMILIES, Config
+from gear.config import FAMILIES, VQ, Config
 from gear.data.classes import imagenet
 from gear.generator import Generator as GeneratorNet
 from gear.generator import released as released_generators
@@ -83,6 +83,8 @@ def _released(path: Path) -> Checkpoint:
         if other is not None:
             raise CheckpointError(f"{other} Nor is it a generator: {error}") from None
         return Checkpoint(path, 0, config, (), tensors)
+    if other is not None:
+        config = _of_codewords(net.codebook_size)
     classes = tuple(imagenet() if net.classes == IMAGENET else map(str, range(net.classes)))  # none with text
     return Checkpoint(
         path, 0, replace(config, generator=net.architecture), classes, tensors | _under("generator", net.tensors)
@@ -103,9 +105,15 @@ def _saved(path: Path) -> Checkpoint:
             net = GeneratorNet.from_settings(settings)
         config = net.config if net.config.text is not None else replace(net.config, classes=net.null_label)
         names = net.class_names or tuple(map(str, range(net.null_label)))
-        return Checkpoint(path, 0, replace(Config(), generator=config), names, _under("generator", tensors), net.grid)
+        implied = replace(_of_codewords(net.codebook_size), generator=config)
+        return Checkpoint(path, 0, implied, names, _under("generator", tensors), net.grid)
     except (ModelError, OSError) as error:
         raise CheckpointError(f"{path} is not a model that gear saved: {error}") from None
+
+
+def _of_codewords(K: int) -> Config:
+    """What a generator alone implies of its tokenizer."""
+    return replace(Config(), tokenizer=replace(Config().tokenizer, quantizer=VQ(K)))
 
 
 def _under(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

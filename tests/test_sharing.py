@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 
 import gear
 from gear import exporting, inference, provenance, run, sources
-from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, Generator
+from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, ConfigError, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, MODEL, ModelError
 from gear.store.card import rows
@@ -276,6 +276,44 @@ def test_a_tokenizer_alone_draws_nothing(tmp_path: Path) -> None:
     Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "mine")
     with pytest.raises(ValueError, match=r"mine holds a tokenizer and no generator: sample .* as its --tokenizer\.$"):
         inference.require_generator(run.load(tmp_path / "mine", "cpu", resolution=32))
+
+
+@pytest.mark.parametrize("grid", [(24, 24), (2, 3)])
+def test_a_saved_generator_is_exported_as_it_is(tmp_path: Path, grid: tuple[int, int]) -> None:
+    """Without a tokenizer, whose codebook and down-sampling would tell its own."""
+    config = Generator(layers=2, heads=2, width=32, tap=1, class_rotary="zero")
+    first = GeneratorNet(config, codebook_size=64, classes=3, grid=grid).eval()
+    torch.nn.init.normal_(first.output.weight)
+    first.save_pretrained(tmp_path / "saved")
+    exporting.export(tmp_path / "saved", tmp_path / "again", "hub", "generator")
+    again = GeneratorNet.from_pretrained(tmp_path / "again")
+    assert (again.grid, again.codebook_size) == (grid, 64)
+    tokens, labels = torch.randint(64, (2, grid[0] * grid[1] - 1)), torch.tensor([0, 3])
+    assert torch.equal(first(tokens, labels).logits, again(tokens, labels).logits)
+
+
+def test_a_public_generator_is_exported_for_the_pixels_that_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gear.generator import released
+
+    monkeypatch.setitem(released.HEADS, (2, 32), 2)
+    config = Generator(layers=2, heads=2, width=32, tap=1, class_rotary="zero")
+    net = GeneratorNet(config, codebook_size=64, classes=3, grid=(24, 24)).eval()
+    torch.nn.init.normal_(net.output.weight)
+    released.write(tmp_path / "c2i.pt", net.state_dict())
+    with pytest.raises(ValueError, match=r"c2i\.pt does not say .* of how many pixels: give --resolution, as 256"):
+        exporting.export(tmp_path / "c2i.pt", tmp_path / "mine", "hub", "generator")
+    with pytest.raises(ConfigError, match=r"data\.resolution must be a multiple of 16"):
+        exporting.export(tmp_path / "c2i.pt", tmp_path / "mine", "hub", "generator", 385)
+    assert not (tmp_path / "mine").exists()
+    exporting.export(tmp_path / "c2i.pt", tmp_path / "mine", "hub", "generator", 384)
+    again = GeneratorNet.from_pretrained(tmp_path / "mine")
+    assert (again.grid, again.codebook_size) == ((24, 24), 64)
+    tokens, labels = torch.randint(64, (2, 575)), torch.tensor([0, 3])
+    assert torch.equal(net(tokens, labels).logits, again(tokens, labels).logits)
+    exporting.export(tmp_path / "c2i.pt", tmp_path / "again.pt", "llamagen", "generator")  # whose layout has no grid
+    assert released.read(tmp_path / "again.pt").codebook_size == 64
 
 
 def test_what_public_code_does_not_have_is_not_exported_for_it(trained: Path, tmp_path: Path) -> None:
