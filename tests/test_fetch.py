@@ -311,7 +311,7 @@ def test_a_local_file_instead_of_the_hub(registry):
 @pytest.mark.parametrize("name", ["checkpoint", "url"])
 def test_a_published_torch_file_is_kept_as_it_is_and_not_opened(registry, name, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
-    (registry / "mine.pt").write_bytes(pickle.dumps(Malice()))
+    torch.save({"x": Malice()}, registry / "mine.pt")
     path = fetch.fetch(name, registry / "mine.pt")
     assert path == weights.path(name) == weights.cached(weights.find(name))
     assert path.read_bytes() == (registry / "mine.pt").read_bytes()
@@ -319,6 +319,52 @@ def test_a_published_torch_file_is_kept_as_it_is_and_not_opened(registry, name, 
     (registry / "mine.safetensors").write_bytes(FILE)
     with pytest.raises(FetchError, match=r"mine\.safetensors is not .*\.pt, and was not opened"):
         fetch.fetch(name, registry / "mine.safetensors")
+
+
+def torch_file(**tensors: torch.Tensor) -> bytes:
+    torch.save(tensors, made := io.BytesIO())
+    return made.getvalue()
+
+
+WHOLE = torch_file(x=torch.arange(1000))
+PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>"
+BROKEN = {
+    "page": (PAGE, r'is a web page \("Sign in"\)'),
+    "half": (WHOLE[: len(WHOLE) // 2], "is cut short"),
+    "pickle": (pickle.dumps([1]), "is a pickle, but not of torch"),
+    "empty": (b"", r"is empty \(0 bytes\)"),
+    "zeros": (bytes(2000), "is neither a torch nor a safetensors file"),
+}
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "url"])
+@pytest.mark.parametrize(("data", "said"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_whole_torch_file_is_not_kept(registry, name, data, said):
+    (registry / "bad.pt").write_bytes(data)
+    with pytest.raises(FetchError, match=rf"^\w+\.pt was not kept: what came {said}"):
+        fetch.fetch(name, registry / "bad.pt")
+    assert cached(registry) == []
+    (registry / "good.pt").write_bytes(WHOLE)
+    path = fetch.fetch(name, registry / "good.pt")
+    there = cached(registry)
+    with pytest.raises(FetchError, match=said):
+        fetch.fetch(name, registry / "bad.pt")
+    assert cached(registry) == there
+    assert weights.path(name) == path
+    assert path.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize(("data", "said"), BROKEN.values(), ids=BROKEN)
+def test_what_an_address_gives_in_place_of_a_torch_file_is_not_kept(registry, monkeypatch, data, said):
+    monkeypatch.setattr(fetch, "urlopen", lambda *_, **__: Response(data, 0))
+    with pytest.raises(FetchError, match=rf"could not be downloaded: net\.pt was not kept: what came {said}"):
+        fetch.fetch("url")
+    assert cached(registry) == []
+
+
+def test_a_torch_file_from_before_1_6_is_kept(registry):
+    torch.save({"x": torch.arange(10)}, registry / "old.pt", _use_new_zipfile_serialization=False)
+    assert fetch.fetch("checkpoint", registry / "old.pt") == weights.path("checkpoint")
 
 
 class Response(io.BytesIO):
@@ -334,11 +380,11 @@ def test_from_an_address(registry, monkeypatch):
 
     def urlopen(address: str, timeout: float) -> Response:
         asked.append(address)
-        return Response(b"weights", 7)
+        return Response(WHOLE, len(WHOLE))
 
     monkeypatch.setattr(fetch, "urlopen", urlopen)
     path = fetch.fetch("url")
-    assert (path, path.read_bytes()) == (weights.cached(weights.find("url")), b"weights")
+    assert (path, path.read_bytes()) == (weights.cached(weights.find("url")), WHOLE)
     assert weights.note_path(path).is_file()
     assert fetch.fetch("url") == path
     assert asked == ["https://example.org/a/net.pt"]

@@ -45,9 +45,22 @@ def read(path: Path) -> dict[str, Any]:
         return _Plain(path)(_torch(path, head))
     if foreign.kind(head) == "safetensors" or path.suffix == ".safetensors":
         return read_safetensors(path)[0]
-    raise UnreadableFile(
-        f"{path} is neither a torch nor a safetensors file: it begins with {head[:16]!r}. Download it again."
-    )
+    raise _neither(path, head)
+
+
+def require_whole(path: Path) -> None:
+    """Raises `UnreadableFile` unless `path` has, up to its end, the form of a torch or safetensors file, whatever its
+    name; a torch file from before 1.6, up to the end of its pickles. No tensor is made, and nothing unpickled."""
+    head = _beginning(path)
+    match foreign.kind(head):
+        case "zip":
+            torch_zip.checked(path)
+        case "pickle":
+            _checked_legacy(path, head)
+        case "safetensors":
+            read_safetensors(path, lambda _: False)
+        case None:
+            raise _neither(path, head)
 
 
 def read_safetensors(path: Path, only: Callable[[str], bool] | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -76,6 +89,12 @@ def header(path: Path) -> dict[str, str] | None:
             return file.metadata() or {}
     except (UnreadableFile, SafetensorError, OSError):
         return None
+
+
+def _neither(path: Path, head: bytes) -> UnreadableFile:
+    return UnreadableFile(
+        f"{path} is neither a torch nor a safetensors file: it begins with {head[:16]!r}. Download it again."
+    )
 
 
 def _beginning(path: Path, but: str = "") -> bytes:
