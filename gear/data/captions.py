@@ -21,6 +21,7 @@ LONGEST = 1 << 20  # bytes of a caption's file
 KINDS = ("lines", "text", "json")
 
 MISSING = "without a caption"
+UNREADABLE = "with a caption that is not readable"  # now; it may be at another time
 EMPTY = "with an empty caption"
 NOT_UTF8 = "with a caption that is not UTF-8"
 NOT_JSON = "with a caption's JSON that cannot be read"
@@ -105,7 +106,7 @@ def read(source: Source) -> tuple[str, ...]:
         with open_file(source.file) as file:
             data = file.read(LONGEST + 1)
     except (OSError, EOFError) as error:
-        raise Skip("with a caption that is not readable") from error
+        raise Skip(UNREADABLE) from error
     if len(data) > LONGEST:
         raise Skip(TOO_LONG)
     try:

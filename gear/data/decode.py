@@ -1,5 +1,6 @@
 """One image, a file or a member of a tar, as upright RGB, whatever its size and colour space, and as R x R pixels."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import Lock
@@ -29,6 +30,9 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 ORIENTATION = 0x0112  # the EXIF tag
+
+UNREADABLE = "not readable"  # now; it may be at another time
+BROKEN = "broken"
 
 _one_at_a_time = Lock()
 
@@ -62,7 +66,7 @@ def opened(file: File, resolution: int) -> Iterator[Image.Image]:
     to `resolution` within the block.
 
     Transparency is laid on white, animations give their first frame, EXIF orientation is applied. Raises `Skip`, also
-    for what goes wrong within the block.
+    for what goes wrong within the block: `UNREADABLE` where it is not the image's fault.
     """
     try:
         with open_file(file) as data, Image.open(data, formats=FORMATS) as image:
@@ -78,10 +82,12 @@ def opened(file: File, resolution: int) -> Iterator[Image.Image]:
                 yield rgb if turn is None else rgb.transpose(turn)
     except Skip:
         raise
-    except (PermissionError, FileNotFoundError) as error:
-        raise Skip("not readable") from error
+    except MemoryError as error:
+        raise Skip(UNREADABLE) from error
+    except OSError as error:  # Pillow's own have no number, and a damaged offset is an invalid argument
+        raise Skip(BROKEN if error.errno in (None, errno.EINVAL) else UNREADABLE) from error
     except Exception as error:  # decoders meet damage with nearly any exception
-        raise Skip("broken") from error
+        raise Skip(BROKEN) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ import logging
 import os
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from gear.data import builtin, captions, cifar10, emoji, prepared
 from gear.data.crop import Interpolation, square
-from gear.data.decode import Skip, any_size, decode
+from gear.data.decode import UNREADABLE, Skip, any_size, decode
 from gear.data.folder import Listing, scan
 from gear.data.images import DataError, Images, count, describe, position
 from gear.data.members import File, Member
@@ -29,6 +29,7 @@ from gear.store import cache
 VERSION = 2  # of the preparation: another number prepares everything anew
 FEWEST = 8  # images
 EMPTY = "class without a usable image"
+PASSING = (UNREADABLE, captions.UNREADABLE)  # reasons that may be gone at another time, with no file changed
 IN_MEMORY = 1 << 29  # bytes; larger resized sets are kept in the cache
 
 Row = TypeVar("Row")
@@ -54,7 +55,8 @@ def load(
     captioned: `Images.captions` are there: those of "builtin" and "emoji", or what `scan` finds, and then `path` may be
         a .csv, .jsonl or .json; images without a caption are left out.
     A folder is decoded on the first call, with a progress bar on stderr if `progress`; later calls map the result,
-    until a file is added, removed or changed. Several processes should not prepare the same folder at once.
+    until a file is added, removed or changed, or one that could not be read can be. Several processes should not
+    prepare the same folder at once.
     Raises `DataError` (a ValueError) for images that cannot be used and `CacheError` (an OSError) for the cache.
     """
     if resolution < 1:
@@ -96,7 +98,7 @@ def _folder(
     key = recipe_key(str(listing.folder), *parts)
     cached = place_in_cache(f"{listing.folder.name}-{recipe_key(*of)[:12]}", resolution, interpolation)
     found = prepared.read(cached, key)
-    if found is None:
+    if found is None or _readable(listing, found.about.get("unreadable", []), resolution, interpolation):
         found = _prepare(listing, resolution, interpolation, classes == "folders", cached, key, progress)
     about = found.about
     used = listing.rows(about["rows"])
@@ -123,6 +125,7 @@ def _prepare(
 ) -> prepared.Prepared:
     """Decodes all files and writes the ones that can be used to the cache. drop: classes without any have no label."""
     kept: list[int] = []
+    unreadable: list[int] = []
     texts: list[tuple[str, ...]] = []
     problems = list(listing.problems)
 
@@ -131,6 +134,8 @@ def _prepare(
         for i, row in enumerate(_counted(decoded, len(listing), f"Preparing {listing.folder.name}", progress)):
             if isinstance(row, Skip):
                 problems.append((str(row), listing.names[i]))
+                if str(row) in PASSING:
+                    unreadable.append(i)
             else:
                 kept.append(i)
                 texts.append(row.captions)
@@ -145,6 +150,7 @@ def _prepare(
         skipped, examples = count([*problems, *((EMPTY, name) for name in unused)])
         return {
             "rows": kept,
+            "unreadable": unreadable,
             "labels": np.searchsorted(used, labels).tolist(),
             "classes": [listing.classes[label] for label in used],
             "captions": texts if listing.captions is not None else None,
@@ -155,6 +161,11 @@ def _prepare(
     if len(listing) >= FEWEST:
         cache.require_space(cached, len(listing) * 3 * resolution**2)
     return prepared.write(cached, key, resolution, rows(), about)
+
+
+def _readable(listing: Listing, rows: Sequence[int], resolution: int, interpolation: Interpolation) -> bool:
+    """Whether any of the images `rows` can be used now."""
+    return any(isinstance(row, _Decoded) for row in _decoded(listing.rows(rows), resolution, interpolation))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import warnings
@@ -215,6 +216,30 @@ def test_absent_and_forbidden(tmp_path, photo):
     if os.access(tmp_path / "a.png", os.R_OK):
         pytest.skip("this user may read everything")
     assert reason(tmp_path / "a.png") == "not readable"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "not readable"),
+        (OSError(errno.ESTALE, "Stale file handle"), "not readable"),
+        (OSError(errno.EMFILE, "Too many open files"), "not readable"),
+        (MemoryError(), "not readable"),
+        (OSError(errno.EINVAL, "Invalid argument"), "broken"),  # of an offset before the file's first byte
+        (OSError("image file is truncated"), "broken"),
+        (EOFError(), "broken"),
+    ],
+)
+def test_what_may_pass_is_no_broken_image(tmp_path, photo, monkeypatch, error, said):
+    photo.save(tmp_path / "a.png")
+
+    def fails(image: Image.Image) -> int:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gear.data.decode._rgb", fails)
+        assert reason(tmp_path / "a.png") == said
+    decode(tmp_path / "a.png", 8)
 
 
 def test_floating_point_is_left_out(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gear.data import DataError, builtin, load, loading
+from gear.data import DataError, builtin, load, loading, members
 from gear.data.crop import Interpolation
 from gear.data.decode import decode
 from gear.data.images import position
@@ -119,6 +120,38 @@ def test_the_second_start_decodes_nothing(folder, decodings):
     assert len(decodings) == 14
     load(str(folder), 17)
     assert len(decodings) == 28
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
+    """As where the disk cannot give the file of that name."""
+    opened = members.open_file
+
+    def open_file(file: members.File):
+        if Path(str(file)).name == name:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(file)
+
+    monkeypatch.setattr(f"{module}.open_file", open_file)
+
+
+def test_images_that_could_not_be_read_are_there_once_they_can_be(folder, decodings, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing(patch, "gear.data.decode", "3.png")
+        assert load(str(folder), 16).skipped["not readable"] == 1
+        assert len(decodings) == 14
+        assert "cat/3.png" not in load(str(folder), 16).names
+        assert decodings[14:] == ["3.png"]  # of those that are broken it is not asked again
+    assert "cat/3.png" in load(str(folder), 16).names
+    assert "not readable" not in load(str(folder), 16).skipped
+    assert len(decodings) == 15 + 1 + 14
+
+
+def test_captions_that_could_not_be_read_are_there_once_they_can_be(captioned, tmp_path, monkeypatch):
+    path = str(captioned.texts(tmp_path))
+    with monkeypatch.context() as patch:
+        failing(patch, "gear.data.captions", "03.txt")
+        assert load(path, 16, captioned=True).skipped == {"with a caption that is not readable": 1}
+    assert len(load(path, 16, captioned=True)) == captioned.N
 
 
 @pytest.mark.parametrize("change", ["touch", "add", "remove", "rename"])
