@@ -105,6 +105,11 @@ def _csv(path: Path) -> Iterator[Row]:
                 raise DataError(f"{path} must be a table in UTF-8, and is not: save it as UTF-8.")
             at, text = (_first(path, columns, wanted) for wanted in (PATHS, KEYS))
             for row in table:
+                if any(row.get(None) or ()):  # pyright: ignore[reportCallIssue, reportArgumentType]
+                    raise DataError(
+                        f"{path}, line {table.line_num} has more cells than the first row has names: put a text that "
+                        'has commas in double quotes ("a cat, a dog").'
+                    )
                 yield row[at] or "", row[text]
         except (csv.Error, OSError) as error:
             raise DataError(

@@ -110,6 +110,7 @@ def test_one_good_caption_is_enough(folder):
         ("path,caption\na.png,x".encode("utf-16"), "must be a table in UTF-8"),
         (b"path,caption\xe9\na.png,b\n", "must be a table in UTF-8"),
         ('path,caption\na.png,"' + "x" * (1 << 20) + 'y"\n', "field larger than field limit"),
+        ("path,caption\na.png,a cup\nb.jpg,a cat, a dog\n", "line 3 has more cells than .* in double quotes"),
     ],
 )
 def test_tables_that_cannot_be_used(folder, text, sentence):
