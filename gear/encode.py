@@ -22,7 +22,8 @@ from gear.config_check import check
 from gear.data import Images
 from gear.data.captions import Source, Texts, read
 from gear.data.decode import Skip
-from gear.data.shards import Shape, ShardWriter
+from gear.data.listing import Listing
+from gear.data.shards import Shape, Shards, ShardWriter
 from gear.data.streaming import Block, in_order
 from gear.progress import bars
 from gear.prompts import Prompts
@@ -42,7 +43,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
 
     features: what its targets see, too, and the states of its captions. Raises ValueError and OSError before the long
     work: without a tokenizer, with crops that are not fixed, for a folder that holds other codes. Ctrl-C raises
-    `Interrupted`; whole shards are kept.
+    `Interrupted`, and a disk that is gone `DataError`; whole shards are kept. At the end the console says what was left
+    out.
     """
     config = run.in_full(check(replace(config, stage=Frozen(lam=1.0 if features else 0.0))))  # 0: no targets
     size, on = cropping(config), build.device(config)
@@ -60,8 +62,8 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
     texts = _texts(p, reader)
     shape = Shape(len(p.train), size.fixed, flips, tokens, codebook, dims, texts)
     writer = ShardWriter(out, about(config, p.train, None if reader is None else reader.null), shape)
-    missing = writer.missing()
-    with bars(console or Console()) as progress:
+    missing, console = writer.missing(), console or Console()
+    with bars(console) as progress:
         total, left = len(p.train), sum(map(len, missing))
         bar = progress.add_task(f"encoding into {out}", total=total, completed=total - left, note="")
         try:
@@ -80,6 +82,16 @@ def encode(config: Config, out: Path, features: bool, *, console: Console | None
             raise Interrupted(
                 f"stopped with {writer.stored} of {total} images in {out}; the same command goes on from there"
             ) from None
+    for said in _left_out(p.train, Shards(out)):
+        console.print(said, style="yellow", highlight=False, markup=False)
+
+
+def _left_out(train: Images | Listing, shards: Shards) -> Iterator[str]:
+    """Of what was there, and of what is stored."""
+    if train.skipped:
+        yield train.report()
+    if shards.broken:
+        yield f"{len(shards.broken)} of {len(shards)} images could not be used: training draws others instead."
 
 
 def following(args: Sequence[str], config: Config, out: Path, folder: Path) -> str:

@@ -1,5 +1,7 @@
 """Stored codes: the losses of the live path, without its tokenizer; and refused where they are of something else."""
 
+import errno
+import io
 import itertools
 import json
 import re
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from gear import build, provenance, run
 from gear.cli import main
 from gear.config import Config, ConfigError, Frozen, Target
 from gear.config_json import to_json
-from gear.data import shards
+from gear.data import DataError, members, shards
 from gear.data.shards import INDEX
 from gear.encode import encode
 from gear.step import Batch, Encoded
@@ -207,6 +210,43 @@ def test_stopped_it_says_how_to_go_on_and_does(tiny, trained, photos, tmp_path, 
     main([*command[:-1], str(tmp_path / "undisturbed")])
     one, other = (sorted((tmp_path / name).iterdir()) for name in ("codes", "undisturbed"))
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+
+
+def test_a_disk_that_goes_away_leaves_no_holes(tiny, trained, photos, tmp_path, monkeypatch, caplog):
+    """Whole shards from before stay, and the same command makes what an undisturbed one makes."""
+    monkeypatch.setattr(shards, "SQUARES", 8)  # 4 of 21 images
+    monkeypatch.setattr("gear.encode.AT_ONCE", 5)
+    monkeypatch.setattr("gear.data.streaming.HOPELESS", 6)
+    opened, there = members.open_file, {"last": 10_000}
+
+    def open_file(file: members.File):
+        there["last"] -= 1
+        if there["last"] < 0:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(file)
+
+    monkeypatch.setattr("gear.data.decode.open_file", open_file)
+    config = frozen(tiny, trained, path=str(photos), crop="random", views=1, holdout=0.0, workers=0)
+    encode(config, tmp_path / "undisturbed", False)
+    there["last"] = 8
+    with pytest.raises(DataError, match=r"from a/17\.png on, could not be read \(not readable\): is .* still there"):
+        encode(config, tmp_path / "codes", False)
+    there["last"] = 10_000
+    assert sorted(file.name for file in (tmp_path / "codes").iterdir()) == ["00000.safetensors", INDEX]
+    encode(config, tmp_path / "codes", False)
+    one, other = (sorted((tmp_path / name).iterdir()) for name in ("codes", "undisturbed"))
+    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_it_ends_with_what_was_left_out(tiny, trained, photos, tmp_path, prepare):
+    for _ in range(2):  # the second time all is there
+        screen = io.StringIO()
+        config = frozen(tiny, trained, path=str(photos), holdout=0.0, prepare=prepare, workers=0)
+        encode(config, tmp_path / "codes", False, console=Console(file=screen, width=200))
+        said = screen.getvalue()
+        assert ("Left out: 1 broken (a/broken.png)." in said) == prepare
+        assert ("1 of 21 images could not be used: training draws others instead." in said) != prepare
 
 
 def test_fresh_crops_cannot_be_stored(tiny, trained, photos, tmp_path):

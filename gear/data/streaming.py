@@ -12,13 +12,15 @@ import torch
 from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
+from gear.data import captions, decode
 from gear.data.ahead import Ahead, Decoder, Request
 from gear.data.crop import Cropping
 from gear.data.folder import Listing
 from gear.data.images import DataError
 from gear.data.order import Draw, draw
 
-HOPELESS = 16  # so many broken images and no other in one step: rather a disk that is gone
+HOPELESS = 16  # so many broken images and no other in one step, or in a row: rather a disk that is gone
+LOST = (decode.UNREADABLE, captions.UNREADABLE)  # why, where it is
 
 log = logging.getLogger("gear")
 
@@ -146,7 +148,9 @@ def in_order(
 ) -> Iterator[Block]:
     """All images, or those of `rows`, once, in blocks of `images`; each is decoded once for all its V squares.
 
-    Broken ones are named in the log. Raises ValueError for crops that are fresh at each visit: there is no end of them.
+    Broken ones are named in the log. Raises `DataError` where `HOPELESS` in a row, or more, cannot be read; the block
+    of the first one is not given then. Raises ValueError for crops that are fresh at each visit: there is no end of
+    them.
     """
     if cropping.fixed is None:
         raise ValueError('a pass over all images needs the middle or fixed crops; crop is "random" and views None.')
@@ -162,6 +166,8 @@ def in_order(
         return _request(listing, index, places, np.zeros(len(index), dtype=bool))
 
     ahead = Ahead(Decoder(cropping.resolution, cropping.interpolation), request, workers, stop=len(blocks))
+    lost: list[int] = []  # in a row, up to here
+    waiting: list[Block] = []  # those that they are in
     try:
         for step in range(len(blocks)):
             decoded = ahead(step)
@@ -169,8 +175,23 @@ def in_order(
             for i, reason in decoded.broken.items():
                 log.warning("Left out: %s (%s).", listing.names[i], reason)
                 labels[decoded.index == i] = -1
+            found = [i for i in decoded.index.tolist() if decoded.broken.get(i) not in LOST]
+            if found:
+                yield from waiting
+                waiting.clear()
+                lost.clear()
+            lost += [i for i in decoded.index.tolist() if not found or i > found[-1]]
+            if not found and len(lost) >= HOPELESS:
+                raise DataError(
+                    f"The last {len(lost)} images, from {listing.names[lost[0]]} on, could not be read "
+                    f"({decoded.broken[lost[-1]]}): is {listing.folder} still there? Once they can be read, the same "
+                    "command goes on."
+                )
             texts = None if decoded.captions is None else tuple(decoded.captions)
-            yield Block(decoded.index, decoded.pixels, torch.from_numpy(labels), texts)
+            waiting.append(Block(decoded.index, decoded.pixels, torch.from_numpy(labels), texts))
+            if not lost:
+                yield waiting.pop()
+        yield from waiting
     finally:
         ahead.close()
 

@@ -176,6 +176,38 @@ def test_a_disk_that_is_gone_is_no_run_of_broken_images(tmp_path):
         Stream(gone, CROPPINGS[0], 20, SEED, flip=False, workers=0)(7)
 
 
+def gone(folder: Path, n: int) -> Listing:
+    """Of files that are not there."""
+    return Listing(folder, ("a",), tuple(f"{i:02d}.png" for i in range(n)), np.zeros(n, np.int64), (), {})
+
+
+@pytest.mark.parametrize("size", [32, 5, 1])
+def test_a_disk_that_is_gone_ends_a_pass(tmp_path, size):
+    with pytest.raises(
+        DataError, match=r"00\.png .* could not be read \(not readable\): is .* still there\? .* goes on"
+    ):
+        list(in_order(gone(tmp_path, 64), CROPPINGS[0], size, workers=0))
+
+
+def test_what_came_before_a_disk_was_gone_is_kept_and_nothing_behind(tmp_path):
+    """Not even the images of the block in which it went: they would stay broken."""
+    for i in (*range(10), 15, *range(20, 43)):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i:02d}.png")
+    blocks: list[int] = []
+    with pytest.raises(DataError, match=r"from 43\.png on"):
+        blocks.extend(len(block.index) for block in in_order(gone(tmp_path, 100), Cropping(8), 5, workers=0))
+    assert blocks == [5] * 8
+    few = in_order(gone(tmp_path, 55), Cropping(8), 5, workers=0)
+    assert torch.cat([block.labels for block in few]).tolist()[38:] == [0] * 5 + [-1] * 12
+
+
+def test_broken_images_end_no_pass(tmp_path):
+    for name in gone(tmp_path, 64).names:
+        (tmp_path / name).write_bytes(b"no picture")
+    blocks = list(in_order(gone(tmp_path, 64), CROPPINGS[0], 32, workers=0))
+    assert torch.cat([block.labels for block in blocks]).tolist() == [-1] * 64
+
+
 def test_other_processes(listing):
     """They give what this one gives, from any step; touch none of its random numbers; leave Ctrl-C to it; and end with
     the stream, or with an exception."""
