@@ -77,7 +77,7 @@ def fit(
     Raises `Diverged` after `guards.skip_limit` updates in a row with a gradient that is not finite, `Collapsed`, and
     `CheckpointError`; the last checkpoint is then as it was.
     """
-    start, first = resume(run, groups, classes), ranks.rank() == 0
+    start, first, alone = resume(run, groups, classes), ranks.rank() == 0, ranks.size() == 1
     done, pending = start.step, start.log
     own = ("skips.", "broken")
     lines = log.Log(run / log.NAME, done, {k: t for k, t in pending.items() if not k.startswith(own)})
@@ -113,7 +113,7 @@ def fit(
             if number:
                 trackers.scalars(done, watch.measure(*pair, done, progress))
 
-        stop.leaving(partial(work, watch), ranks.size() == 1)
+        stop.leaving(partial(work, watch), alone)
 
     def save() -> None:
         kept = lines.pending() | {f"skips.{name}": t for name, t in skips.pending().items()}
@@ -136,6 +136,7 @@ def fit(
             agreement, ends = Agreement(), False
             if done and watch is not None and not watch.measured(done):  # was stopped while it measured
                 look(progress, stop)
+                ends = alone and stop.asked is not None
             while done < config.steps and not ends:
                 seed(config.seed, done)
                 batch = batches(done)
@@ -160,10 +161,15 @@ def fit(
                         raise Collapsed(alarm.message)
                 keeper.check()
                 ends = agreement.stop(stop.asked is not None)
-                if done % config.save_every == 0 or last or ends:
+                saves = done % config.save_every == 0 or last or ends
+                if saves:
                     save()  # before what takes minutes: it is made again where it was broken off
                 if not ends:
                     look(progress, stop)
+                    if alone and stop.asked is not None and not last:  # here, for what it left is due after this step
+                        ends = True
+                        if not saves:
+                            save()
                 progress.update(bar, completed=done)
             agreement.end()
     finally:

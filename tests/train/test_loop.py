@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,9 +54,10 @@ class Rig:
         terms = {"ntp": loss.detach()} | update(loss, self.group)
         return Step(terms, torch.ones(4))
 
-    def fit(self, title: str = "run") -> None:
+    def fit(self, title: str = "run", watch: Any = None) -> None:
         console = Console(file=self.output, width=100)
-        loop.fit(self.config, self.run, (self.group,), self.step, self.batches, self.classes, CPU, title, console)
+        group = (self.group,)
+        loop.fit(self.config, self.run, group, self.step, self.batches, self.classes, CPU, title, console, watch)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return dict(state.load(self.run).tensors)
@@ -126,6 +128,45 @@ def test_a_signal_saves_and_stops_and_the_same_call_goes_on(
     assert again.seen == list(range(at + 1, 10))
     assert same(again.tensors(), whole.tensors())
     assert again.lines() == whole.lines()
+
+
+class Measuring:
+    """As `Watching`, every 4 steps, with a signal while it measures at those of `signals`."""
+
+    def __init__(self, *signals: int):
+        self.signals, self.steps = list(signals), list[int]()
+
+    def begin(self, step: int) -> None:
+        self.steps = [each for each in self.steps if each <= step]
+
+    def measured(self, step: int) -> bool:
+        return step % 4 != 0 or step in self.steps
+
+    def draw(self, tokenizer: Any, generator: Any, step: int) -> dict[str, Any]:
+        return {}
+
+    def measure(self, tokenizer: Any, generator: Any, step: int, shown: Any = None) -> dict[str, float]:
+        if step in self.signals:
+            self.signals.remove(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.steps.append(step)
+        return {}
+
+
+def test_a_signal_while_it_measures_loses_no_evaluation(rig: Callable[..., Rig]) -> None:
+    """Nor one while that is made up for; the steps between are made once."""
+    watch = Measuring(4, 4, 8)
+    changes = {"watch": replace(rig().config.watch, evaluate_every=4, sample_every=0)}
+    for step in (4, 4, 8):
+        stopped = rig(**changes)
+        with pytest.raises(Interrupted, match=f"step {step} of 10"):
+            stopped.fit(watch=watch)
+        assert state.load(stopped.run).step == step
+        assert step not in watch.steps
+    again = rig(**changes)
+    again.fit(watch=watch)
+    assert watch.steps == [4, 8]
+    assert again.seen == [8, 9]
 
 
 def test_a_signal_in_the_last_step_is_an_ordinary_end(rig: Callable[..., Rig]) -> None:
