@@ -145,7 +145,8 @@ class Streamed:
 
 class Stored:
     """The same of tokens that `gear encode` stored, with features and captions that it stored too or, without them,
-    those of `live`. What is stored is read one step ahead.
+    those of `live`. What is stored is read one step ahead, and again where an image of it has been found broken since:
+    in every row all three are of one image.
 
     `flip`: whether stored flipped images are drawn. `captions`: whether captions are the condition. `mixture`: of which
     sets the images are, if of several.
@@ -166,15 +167,17 @@ class Stored:
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
         self.captions, self.mixture = captions, mixture
+        # Index -> why, of the images that are replaced: those without codes and what `live` finds, which adds to it.
+        self.broken: dict[int, str] = getattr(live, "broken", {})
+        self.broken.update(dict.fromkeys(sorted(shards.broken), "without codes"))
         self.ahead = OneAhead(self.read)
-
-    @property
-    def broken(self) -> dict[int, str]:
-        """As of `live`."""
-        return getattr(self.live, "broken", {})
+        self.known = len(self.broken)  # of them when the next batch was begun
 
     def __call__(self, step: int) -> Encoded:
+        known, self.known = self.known, len(self.broken)
         stored, live = self.ahead(step), self.live(step) if self.live else None
+        if known != len(self.broken):
+            stored = self.read(step)
         if live is not None:
             return Encoded(self._moved(stored.q), live.c, live.f)
         c = stored.c.to(self.device) if isinstance(stored.c, Prompts) else self._moved(stored.c)
@@ -185,7 +188,7 @@ class Stored:
 
     def read(self, step: int) -> Encoded:
         """What is stored of that step, in memory that the device reads."""
-        shape, broken, pin = self.shards.shape, self.shards.broken, self.device.type == "cuda"
+        shape, broken, pin = self.shards.shape, self.broken.copy(), self.device.type == "cuda"
         flip, mixture = self.flip, self.mixture
         d = draw(shape.images, self.size, self.seed, step, views=shape.views, flip=flip, broken=broken, mixture=mixture)
         captions = self.captions and self.live is None

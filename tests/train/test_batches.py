@@ -1,19 +1,29 @@
 """Batches as a function of (seed, step), and remembered features against live ones."""
 
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from gear import weights
 from gear.data import Images
-from gear.step import Batch
+from gear.data.crop import Cropping
+from gear.data.folder import Listing, scan
+from gear.data.shards import Shape, Shards, ShardWriter
+from gear.data.streaming import Stream
+from gear.step import Batch, Encoded
 from gear.targets import EfficientNetLite0
 from gear.train import batches
-from gear.train.batches import ROWS, Batches, Features, to_float, to_uint8
+from gear.train.batches import ROWS, Batches, Features, Stored, Streamed, to_float, to_uint8
 
 CPU, GRID, N = torch.device("cpu"), (2, 2), 21
+SOME = 20  # images
 
 
 class Quarters:
@@ -120,6 +130,75 @@ def test_features_do_not_depend_on_what_is_new_together() -> None:
     expected = together(pixels, all_slots)
     for slots in (all_slots[3:4], all_slots[[7, 7, 2]], all_slots[8:], all_slots):
         assert torch.equal(alone(pixels[slots], slots), expected[slots])
+
+
+def codes(folder: Path, lacking: Iterable[int]) -> Shards:
+    """Stored codes of `SOME` images without those of `lacking`: the code of an image is its number."""
+    index = np.arange(SOME)
+    labels = torch.from_numpy(np.where(np.isin(index, list(lacking)), -1, 0))
+    ShardWriter(folder, {}, Shape(SOME, 1, 1, 4, SOME)).add(
+        index, torch.arange(SOME).view(-1, 1, 1, 1).expand(-1, 1, 1, 4), labels, {}
+    )
+    return Shards(folder)
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Listing:
+    """`SOME` images, each of one grey: five times its number."""
+    for i in range(SOME):
+        Image.new("RGB", (9, 9), (5 * i,) * 3).save(tmp_path / f"{i:02d}.png")
+    return scan(tmp_path)
+
+
+def of_both(colours: Listing, lacking: Iterable[int]) -> Stored:
+    """Stored codes, and features of images that are decoded ahead."""
+    stream = Stream(colours, Cropping(8), 5, 0, flip=False, workers=0)
+    live = Streamed(stream, [Quarters()], GRID, CPU, "float32")
+    return Stored(codes(colours.folder / f"codes-{lacking}", lacking), 5, 0, False, (), live, CPU)
+
+
+def require_one_image_a_row(batch: Encoded) -> None:
+    of_features = batch.f["quarters"].mean((1, 2)) * 255 / 5
+    assert of_features.round().tolist() == batch.q[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "unreadable"),
+    [((3,), ()), ((), (3,)), ((3, 8), (8, 11)), ((), ())],
+    ids=["back", "gone", "both", "none"],
+)
+def test_codes_and_features_are_of_the_same_images(
+    colours: Listing, lacking: tuple[int, ...], unreadable: tuple[int, ...]
+) -> None:
+    """Where an image could not be read when it was encoded and can be now, and the reverse."""
+    for i in unreadable:
+        (colours.folder / colours.names[i]).write_bytes(b"no picture")
+    batches, seen = of_both(colours, lacking), Counter[int]()
+    for step in (*range(12), 3, 4, 20):
+        batch = batches(step)
+        require_one_image_a_row(batch)
+        seen.update(batch.q[:, 0].tolist())
+    left = {*lacking, *unreadable}
+    assert set(seen) == {*range(SOME)} - left
+    assert batches.broken.keys() == left
+
+
+def test_what_others_find_broken_is_drawn_by_neither(colours: Listing) -> None:
+    """As the loop says it, from a checkpoint and from other ranks, while the next codes have been read."""
+    batches, usual = of_both(colours, ()), of_both(colours, ())
+    before = [usual(step).q[:, 0].tolist() for step in range(4)]
+    require_one_image_a_row(batches(0))
+    batches.broken.update({i: "found by another rank" for i in before[1][:2]})
+    after = batches(1)
+    require_one_image_a_row(after)
+    assert after.q[2:, 0].tolist() == before[1][2:]
+    assert not {*before[1][:2]} & {*after.q[:, 0].tolist()}
+
+
+def test_codes_alone_leave_out_what_they_lack(tmp_path: Path) -> None:
+    batches = Stored(codes(tmp_path, {3}), 5, 0, False, (), None, CPU)
+    assert {i for step in range(12) for i in batches(step).q[:, 0].tolist()} == {*range(SOME)} - {3}
+    assert batches.broken == {3: "without codes"}
 
 
 def test_no_target_no_features() -> None:
