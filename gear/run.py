@@ -348,6 +348,12 @@ def _joined(generator: state.Checkpoint, tokenizer: Path | str | None) -> state.
             "(gear sample), or give a tokenizer instead."
         )
     other = sources.read(str(tokenizer), ("tokenizer", "tokenizer_ema"))
+    if not other.averaged("tokenizer"):
+        alone = not generator.averaged("generator")
+        swapped = f"; {generator.path} has no generator: swap the two" if alone else ""
+        raise state.CheckpointError(
+            f"{other.path}, given as --tokenizer, has no tokenizer, but a generator only{swapped}."
+        )
     config = dataclasses.replace(generator.config, tokenizer=other.config.tokenizer)
     tensors = {f"tokenizer.{name}": t for name, t in other.averaged("tokenizer").items()}
     kept = {name: t for name, t in generator.tensors.items() if not name.startswith(("tokenizer.", "tokenizer_ema."))}

@@ -272,6 +272,17 @@ def test_a_generator_alone_asks_for_a_tokenizer(trained: Path, tmp_path: Path) -
         run.load(tmp_path / "generator", "cpu")
 
 
+def test_a_tokenizer_that_is_none_is_said_to_be_none(trained: Path, tmp_path: Path) -> None:
+    for part in ("tokenizer", "generator"):
+        exporting.export(trained, tmp_path / part, "hub", part)
+    with pytest.raises(
+        CheckpointError, match=r"/generator, given as --tokenizer, has no tokenizer, but a generator only\.$"
+    ):
+        run.load(tmp_path / "generator", "cpu", tokenizer=tmp_path / "generator")
+    with pytest.raises(CheckpointError, match=r"/generator, given .* only; \S+/tokenizer has no generator: swap"):
+        run.load(tmp_path / "tokenizer", "cpu", tokenizer=tmp_path / "generator")
+
+
 def test_a_tokenizer_alone_draws_nothing(tmp_path: Path) -> None:
     Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "mine")
     with pytest.raises(ValueError, match=r"mine holds a tokenizer and no generator: sample .* as its --tokenizer\.$"):
