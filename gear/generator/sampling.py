@@ -129,6 +129,7 @@ class Options:
         a, b = self.cfg_interval or (0, 0)
         for ok, name, needed in (
             (self.cfg_scale >= 0, "cfg_scale", "0 or more (1 is no guidance)"),
+            (self.cfg_scale < float("inf"), "cfg_scale", "finite"),
             (0 <= a <= b, "cfg_interval", "a token range (a, b) with 0 <= a <= b"),
             (self.temperature >= 0, "temperature", "0 or more (0 takes the most likely token)"),
             (self.top_k >= 0, "top_k", "0 or more (0 keeps every token)"),
@@ -165,7 +166,7 @@ def generate(
 ) -> Int[Tensor, "n N"]:
     """Tokens in [0, K) for each label, int64 on the generator's device; evaluation mode, whatever mode it is in.
 
-    labels: classes, or, for a generator with text, rows of `prompts`: which one each image is of.
+    labels: classes, or, for a generator with text, rows of `prompts`: which one each image is of; any whole numbers.
     negative: one caption, which guidance leads away from, in place of the unconditional input.
 
     cfg_scale, cfg_interval, temperature, top_k, top_p: see `Options`; out of range is a ValueError, as a label is.
@@ -182,6 +183,7 @@ def generate(
         raise ValueError(f"batch must be at least 1; it is {batch}.")
     options = Options(cfg_scale, cfg_interval, temperature, top_k, top_p)
     reader(generator, prompts, negative)
+    labels = labels.long()
     if prompts is None:
         check_labels(labels, generator.null_label)
     else:

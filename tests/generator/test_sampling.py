@@ -149,6 +149,12 @@ def test_the_unconditional_rows_run_no_longer_than_needed(tiny, options, guided,
     assert rows == [2 * LANES] * guided + [LANES] * (12 - guided)
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16])
+def test_labels_of_any_whole_numbers(tiny, kind):
+    generator, labels = tiny(), torch.tensor([3, 0, 4])
+    assert torch.equal(generate(generator, labels.to(kind), seed=0), generate(generator, labels, seed=0))
+
+
 @pytest.mark.parametrize("batch", [1, 3, 40])
 def test_a_pass_has_exactly_as_many_rows_as_asked_for(tiny, batch, monkeypatch):
     generator, rows, finished = tiny().double(), set(), []
@@ -248,6 +254,7 @@ def test_progress_counts_token_steps(tiny):
     ("changes", "message"),
     [
         ({"labels": torch.tensor([0, 5])}, "a class label must be from 0 to 4; 5 was asked for"),
+        ({"cfg_scale": float("inf")}, "cfg_scale must be finite; it is inf"),
         ({"labels": torch.tensor([-1])}, "a class label must be from 0 to 4; -1 was asked for"),
         ({"cfg_scale": -0.5}, "cfg_scale must be 0 or more"),
         ({"cfg_interval": (3, 2)}, "cfg_interval must be a token range"),
