@@ -1,6 +1,7 @@
 """What was measured, as results.json tells it, and where its results go."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -40,11 +41,21 @@ def called(path: Path) -> str:
 
 def folder(checkpoint: state.Checkpoint) -> Path:
     """In the run, or, for public files, to evaluations/ here."""
-    path = checkpoint.path
     if not checkpoint.step:
-        return Path(EVALUATIONS) / called(path)
-    run = path if path.is_dir() else path.parent
-    return (run.parent if run.name == state.OLDER else run) / EVALUATIONS
+        return Path(EVALUATIONS) / called(checkpoint.path)
+    return run_of(checkpoint) / EVALUATIONS
+
+
+def run_of(checkpoint: state.Checkpoint) -> Path:
+    """The folder of the run that wrote it."""
+    folder = checkpoint.path.parent
+    return Path(os.path.normpath(folder / "..")) if is_older(checkpoint) else folder
+
+
+def is_older(checkpoint: state.Checkpoint) -> bool:
+    """Whether a run wrote it, and it lies where those before the newest are kept."""
+    path = checkpoint.path
+    return checkpoint.step > 0 and path.name != state.NAME and path.absolute().parent.name == state.OLDER
 
 
 def slug(*parts: str) -> str:

@@ -42,7 +42,7 @@ def probe(
         patches: Drawn from the patches of all images, for what is measured by patch.
         tau: Temperature of the soft usage of the codebook.
         seed: Of the patches that are drawn.
-        out: Folder of probe.json; by default the run's.
+        out: Folder of probe.json; by default the run's, of an older checkpoint one below it.
         tokenizer: Where the tokenizer is, if `run` holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).
         interpolation: Of the resize before the crop.

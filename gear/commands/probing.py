@@ -9,6 +9,8 @@ import torch
 from rich.console import Console
 
 from gear import build, fetch, sources
+from gear.commands.models import folder as evaluations
+from gear.commands.models import is_older, run_of, slug
 from gear.commands.models import model as model_of
 from gear.config import Target, TargetName, grid
 from gear.data import DataError
@@ -23,6 +25,7 @@ from gear.progress import bars
 from gear.run import SOME, Pair
 from gear.store.packages import sha256
 from gear.targets import ENCODERS, check_grid
+from gear.train.state import Checkpoint
 
 NAME = "probe.json"
 AT_ONCE = 32  # images in one pass of the networks
@@ -76,7 +79,7 @@ def probe(
     tokenizer: str | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Writes probe.json in `out`, by default where the run is, and returns it; prints the numbers and what one should
+    """Writes probe.json in `out`, by default `folder`, and returns it; prints the numbers and what one should
     know before one believes them. tokenizer: where it came from, if not from `pair.checkpoint`. Raises ValueError and
     OSError before the long work."""
     start, console = time.monotonic(), console or Console()
@@ -101,7 +104,14 @@ def probe(
     show(probed, chosen.name, asked.tau, console)
     for warning in found.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
-    return results.write(out or (path.parent if pair.checkpoint.step else Path(".")), found, NAME)
+    return results.write(out or folder(pair.checkpoint), found, NAME)
+
+
+def folder(checkpoint: Checkpoint) -> Path:
+    """The run's, or of an older checkpoint one of its own below it, where figures find it too; of public files here."""
+    if is_older(checkpoint):
+        return evaluations(checkpoint) / slug("probe", f"step-{checkpoint.step}")
+    return run_of(checkpoint) if checkpoint.step else Path(".")
 
 
 def encoder(pair: Pair, name: TargetName | None) -> tuple[Target, Path]:
@@ -181,5 +191,5 @@ def warnings(pair: Pair, seen: Seen, probed: Probed, asked: Asked) -> list[str]:
 def model(pair: Pair) -> Model:
     """What was probed; a run by its folder, else by its file."""
     checkpoint, nets = pair.checkpoint, [net for net in (pair.tokenizer, pair.generator) if net is not None]
-    name = checkpoint.path.resolve()
-    return model_of(checkpoint, (name.parent if checkpoint.step else name).name, *nets)
+    place = run_of(checkpoint) if checkpoint.step else checkpoint.path
+    return model_of(checkpoint, place.resolve().name, *nets)

@@ -14,6 +14,9 @@ from gear.commands import probing
 from gear.config import Warmup
 from gear.data import DataError
 from gear.evaluate import results
+from gear.figures.paper import usage
+from gear.figures.paper.found import opened
+from gear.train import state
 from gear.weights import MissingWeight
 
 
@@ -113,6 +116,21 @@ def test_the_default_place_is_the_run(trained, images_folder, monkeypatch):
     monkeypatch.setattr(results, "write", lambda folder, *rest: written.append(folder) or folder)
     probe(trained, "--data", images_folder, "--k", 3, "--device", "cpu")
     assert written == [trained]
+
+
+def test_probes_of_checkpoints_lie_apart_where_figures_find_them(trained, images_folder, tmp_path, capsys):
+    kept, run = state.load(trained), tmp_path / "mine"
+    files = [run / state.NAME, *(run / state.OLDER / f"step-{step:08d}.safetensors" for step in (2, 4))]
+    for file, step in zip(files, (6, 2, 4), strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state.write(file, kept.tensors, step, kept.config, kept.classes)
+    for place in (run, *files[1:]):
+        probe(place, "--data", images_folder, "--k", 3, "--n", 8, "--patches", 40, "--device", "cpu")
+    places = ["evaluations/probe-step-2/probe.json", "evaluations/probe-step-4/probe.json", "probe.json"]
+    assert sorted(str(path.relative_to(run)) for path in run.rglob("probe.json")) == places
+    assert [results.read(run / place)["model"]["name"] for place in places] == ["mine"] * 3
+    assert [step for step, _ in usage.probed(opened([run])[0], "entropy")] == [2, 4, 6]
+    assert str(run / places[1]) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
