@@ -1,5 +1,6 @@
 """What a trained run can do: draw images of classes or of texts, and encode and decode given ones."""
 
+import json
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from gear.commands.models import run_of, weights_sha256
 from gear.data import DataError
 from gear.data.classes import class_names
 from gear.data.crop import Interpolation
@@ -19,6 +21,7 @@ from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
 from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
+from gear.evaluate.layouts import LayoutError
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
 from gear.generator.lighter import Precision, lighter
@@ -26,6 +29,7 @@ from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.painting import Painting
 from gear.progress import bars
 from gear.run import Pair
+from gear.store.whole import replacing
 from gear.text import TextEncoder
 from gear.text.wording import check
 from gear.train.batches import to_float, to_uint8
@@ -48,6 +52,11 @@ def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UIn
         painting = Painting(pair, len(labels))
         generate(generator, labels, seed=seed, progress=step, finished=painting, **options)
         return painting.images()
+
+
+def usual_batch(pair: Pair) -> int:
+    """Images in one pass, where nothing else was asked for."""
+    return LANES if pair.on.type == "cpu" else 128
 
 
 def in_precision(pair: Pair, precision: Precision) -> Pair:
@@ -199,9 +208,14 @@ def sample(
     seed: int,
     save: Literal["grid", "png", "npz"],
     out: Path | None,
+    *,
+    precision: Precision = "float32",
+    batch: int | None = None,
+    cuda_graphs: bool = False,
     **options: Any,
 ) -> Path:
-    """`gear sample`: draws, saves, and returns where."""
+    """`gear sample`: draws, saves, and returns where. options: as of `Options`, in place of the run's. Raises
+    `LayoutError` for a folder of other images."""
     if n < 1:
         raise ValueError(f"n must be at least 1; it is {n}.")
     if not 0 <= seed < 2**63:
@@ -210,11 +224,16 @@ def sample(
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
     labels = class_labels(n, len(names), given, seed)
-    images = draw(pair, labels, seed, **asdict(pair.checkpoint.config.sampling) | options)
-    folder = folder_of(pair)
+    whole = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
+    rows = batch or usual_batch(pair)
+    path = place(pair, out, {"grid": "samples.png", "npz": f"samples-{n}.npz", "png": "samples"}[save])
+    if save == "png":
+        told = {"n": n, "seed": seed, "classes": given, **whole, "batch": rows, "precision": precision}
+        settle(path, told | {"weights_sha256": weights_sha256(pair.checkpoint, "tokenizer", "generator")})
+    drawing = in_precision(pair, precision)
+    images = draw(drawing, labels, seed, batch=rows, cuda_graphs=cuda_graphs, **whole)
     match save:
         case "grid":
-            path = out or folder / "samples.png"
             save_grid(
                 images[labels.argsort(stable=True)],
                 path,
@@ -222,16 +241,37 @@ def sample(
                 upscale=max(1, 128 // images.shape[-1]),
             )
         case "npz":
-            path = out or folder / f"samples-{n}.npz"
             save_npz(images, path, labels)
         case "png":
-            path = out or folder / "samples"
             save_pngs(images, path)
     return path
 
 
+def settle(folder: Path, settings: dict[str, Any]) -> None:
+    """Before images are drawn into `folder`: notes beside it what they depend on, as `gear.evaluate.layouts` does.
+    Raises `LayoutError` where it holds images of other settings, or of none that are known."""
+    whole, settings = folder.resolve(), json.loads(json.dumps(settings))
+    note = whole.with_name(f"{whole.name}.json")
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            before = dict(json.loads(note.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise LayoutError(
+                f"{folder} is not empty, and {note.name} beside it does not say what is in it: give another folder "
+                "with --out, or delete it."
+            ) from None
+        if differ := [key for key in {**before, **settings} if before.get(key) != settings.get(key)]:
+            raise LayoutError(
+                f"{folder} holds images of other settings ({', '.join(differ)}): give another folder with --out, or "
+                "delete it."
+            )
+    with replacing(note) as partial:
+        partial.write_text(json.dumps(settings, indent=2))
+
+
 def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolation: Interpolation = "bicubic") -> Path:
     """`gear reconstruct`: a sheet of inputs above their reconstructions; prints each PSNR."""
+    path = place(pair, out, "reconstructions.png")
     names, pixels = open_images(files, pair.checkpoint.config.data.resolution, interpolation)
     rebuilt = rebuild(pair, pixels)
     decibels = psnr(rebuilt, pixels)
@@ -240,15 +280,26 @@ def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolati
     print(f"{decibels.mean():6.2f} dB  mean PSNR of {len(names)} images, {pixels.shape[-1]} px")
     columns = min(len(pixels), 8)
     rows = [t for a, b in zip(pixels.split(columns), rebuilt.split(columns), strict=True) for t in _rows(a, b, columns)]
-    path = out or folder_of(pair) / "reconstructions.png"
     save_grid(torch.cat(rows), path, columns, upscale=max(1, 256 // pixels.shape[-1]))
     return path
 
 
 def folder_of(pair: Pair) -> Path:
     """Where its pictures go: into the run, or, for public files, to where one is."""
-    path = pair.checkpoint.path
-    return path.parent if path.suffix == ".safetensors" and pair.checkpoint.step else Path(".")
+    return run_of(pair.checkpoint) if pair.checkpoint.step else Path(".")
+
+
+def place(pair: Pair, out: Path | None, name: str) -> Path:
+    """`out`, or where `name` goes by default: a file, or without a suffix a folder of images. Raises ValueError where
+    one of the other kind is there."""
+    path = out or folder_of(pair) / name
+    if Path(name).suffix and path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, and one file is to be written: give a file in it, as --out {path / name}."
+        )
+    if not Path(name).suffix and path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file, and a folder of images is to be written: give another --out.")
+    return path
 
 
 def open_images(

@@ -269,6 +269,48 @@ def test_the_ways_to_save(gear: Gear, copy: Path) -> None:
     assert not sheet[128:, 128:].any()
 
 
+def test_a_folder_of_other_samples_is_left_alone(gear: Gear, copy: Path) -> None:
+    """A note beside it says what is in it; the same command again is fine."""
+    some = ("sample", copy, "--n", 4, "--save", "png")
+    gear.done(*some, "--seed", 1)
+    before = {path.name: path.read_bytes() for path in (copy / "samples").iterdir()}
+    gear.done(*some, "--seed", 1)
+    for given, differ in (
+        (("--n", 3), "n"),
+        (("--seed", 2), "seed"),
+        (("--classes", "disc"), "classes"),
+        (("--cfg-scale", 2, "--batch", 4), "cfg_scale, batch"),
+        (("--precision", "bfloat16"), "precision"),
+    ):
+        said = gear(*some, "--seed", 1, *given).error
+        assert said.endswith(
+            f"{copy}/samples holds images of other settings ({differ}): give another folder with --out, or delete it.\n"
+        )
+    assert {path.name: path.read_bytes() for path in (copy / "samples").iterdir()} == before
+    gear.done(*some, "--out", "other", "--seed", 2)
+    (copy / "samples.json").unlink()
+    said = gear(*some, "--seed", 1).error
+    assert "samples is not empty, and samples.json beside it does not say what is in it: give another folder" in said
+    for path in (copy / "samples").iterdir():
+        path.unlink()
+    gear.done(*some, "--seed", 2)  # what was deleted holds nothing
+
+
+def test_a_gpu_draws_more_classes_at_once(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+
+    def draw(pair: run.Pair, labels: torch.Tensor, seed: int, *, batch: int, **options: object) -> torch.Tensor:
+        batches.append(batch)
+        return torch.zeros(len(labels), 3, 32, 32, dtype=torch.uint8)
+
+    monkeypatch.setattr(inference, "draw", draw)
+    pair = run.load(trained, "cpu")
+    for on, asked in (("cpu", None), ("cuda", None), ("cuda", 7)):
+        there = replace(pair, on=torch.device(on))
+        inference.sample(there, 2, (), 0, "grid", tmp_path / "sheet.png", batch=asked)
+    assert batches == [32, 128, 7]
+
+
 @pytest.mark.parametrize(
     ("given", "labels"), [(["square"], [1, 1, 1]), (["Square", "0"], [1, 0, 1]), (["1", "DISC"], [1, 0, 1])]
 )
@@ -292,6 +334,11 @@ def test_classes_by_name_and_number(gear: Gear, trained: Path, given: list[str],
         (["--seed", 2**64], "seed must be from 0 to"),
         (["--device", "toaster"], "device must be"),
         (["--out", "/proc/none/x.png"], "/proc/none"),
+        (["--cfg-scale", "inf"], "cfg_scale must be finite; it is inf."),
+        (["--cfg-scale", "nan"], "cfg_scale must be 0 or more (1 is no guidance); it is nan."),
+        (["--out", "."], "a folder, and one file is to be written: give a file in it, as --out samples.png."),
+        (["--out", "/", "--save", "npz"], "a folder, and one file is to be written: give a file in it, as --out /sam"),
+        (["--out", "/dev/null", "--save", "png"], "/dev/null is a file, and a folder of images is to be written"),
     ],
 )
 def test_samples_that_cannot_be_drawn(gear: Gear, trained: Path, given: list[object], said: str) -> None:
@@ -336,6 +383,21 @@ def test_reconstruct_files_and_folders(gear: Gear, copy: Path, images_folder: Pa
         for column, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
             tile = sheet[row * 256 : (row + 1) * 256 : 8, column * 256 : (column + 1) * 256 : 8]
             assert np.array_equal(tile, image)
+
+
+def test_no_sheet_takes_the_place_of_a_folder(gear: Gear, trained: Path, images_folder: Path) -> None:
+    said = gear("reconstruct", trained, images_folder, "--out", ".").error
+    assert "a folder, and one file is to be written: give a file in it, as --out reconstructions.png." in said
+
+
+def test_pictures_of_an_older_checkpoint_go_into_its_run(gear: Gear, copy: Path, images_folder: Path) -> None:
+    older = copy / state.OLDER / "step-00000006.safetensors"
+    older.parent.mkdir()
+    (copy / state.NAME).rename(older)
+    for place in (older, copy):  # which has no newer one
+        assert gear.done("sample", place, "--n", 1).splitlines()[-1] == f"{copy}/samples.png"
+        assert gear.done("reconstruct", place, images_folder).splitlines()[-1] == f"{copy}/reconstructions.png"
+    assert [path.name for path in older.parent.iterdir()] == [older.name]
 
 
 def test_reconstruct_more_than_a_row(gear: Gear, trained: Path, images_folder: Path) -> None:

@@ -18,7 +18,7 @@ from gear.evaluate.images import SETS, ImageSource
 from gear.evaluate.results import Model, require_seed
 from gear.generator.lighter import Precision, lighter
 from gear.generator.sampling import LANES, Options, class_labels, generate
-from gear.inference import label_numbers, require_classes
+from gear.inference import label_numbers, require_classes, usual_batch
 from gear.painting import decode_tokens
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
@@ -104,11 +104,6 @@ class Drawn:
         """What tells these samples from others of the run, for the name of a folder. but: an option to leave out."""
         more = {"classes": "-".join(self.classes)} | unusual_precision(self.precision)
         return label(self.pair, self.options, self.seed, but, **more)
-
-
-def usual_batch(pair: Pair) -> int:
-    """Images in one pass, where nothing else was asked for."""
-    return LANES if pair.on.type == "cpu" else 128
 
 
 def unusual(pair: Pair, batch: int, precision: Precision) -> dict[str, Any]:

@@ -96,6 +96,5 @@ def sample(
         return
     if texts or negative is not None:
         inference.require_texts(pair)
-    pair = inference.in_precision(pair, precision)
-    options["cuda_graphs"] = cuda_graphs
+    options |= {"precision": precision, "cuda_graphs": cuda_graphs}
     print(inference.sample(pair, CLASSES if n is None else n, classes, seed, save, out, **options))

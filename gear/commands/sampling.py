@@ -14,7 +14,7 @@ from gear.data.writing import save_npz
 from gear.evaluate import layouts
 from gear.evaluate.captions import Caption
 from gear.figures.prompt_sheet import lacks, letters, save_captioned
-from gear.inference import draw_prompts, folder_of
+from gear.inference import draw_prompts, place
 from gear.run import Pair
 from gear.store.whole import replacing
 
@@ -52,19 +52,19 @@ def sample_prompts(
     if save == "png":
         painter.check(texts)
         keys = [f"{row:05d}-{number % each:02d}" for number, row in enumerate(rows)]
-        path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}"
+        path = place(pair, out, f"prompts-{_digest([whole, painter.about()])}")
         wanted = [Caption(key, text) for key, text in zip(keys, whole, strict=True)]
         layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
         _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
         return path
+    name = f"prompts-{_digest([whole, painter.about()])}.npz" if save == "npz" else "samples.png"
+    path = place(pair, out, name)
     drawn = {"negative": negative, "batch": painter.batch, "cuda_graphs": cuda_graphs, **painter.options}
     images = draw_prompts(painter.drawing, whole, seed, **drawn)
     if save == "npz":
-        path = out or folder_of(pair) / f"prompts-{_digest([whole, painter.about()])}.npz"
         save_npz(images, path, torch.tensor(rows))
         _write_captions(path.with_suffix(".jsonl"), [str(i) for i in range(len(whole))], whole)
         return path
-    path = out or folder_of(pair) / "samples.png"
     save_captioned(images, texts, path, upscale=max(1, LEGIBLE // images.shape[-1]))
     if unseen := sum(lacks(text, letters()) for text in texts):
         beside = path.with_name(f"{path.stem}-prompts.txt")
