@@ -113,16 +113,20 @@ def in_full(given: Iterable[str]) -> tuple[list[str], int]:
     """The short ways to say targets as the schema has them, and the number of the last target, from 0; -1 without any.
 
     The first `--target dinov3-b` names the first target, the next one the second, and `--target.layer 9` is of the one
-    named last: --targets.0.name dinov3-b --targets.0.layer 9.
+    named last: --targets.0.name dinov3-b --targets.0.layer 9. Without a name it is of the first one that a recipe has.
+    Raises `ConfigError` where the name comes behind.
     """
-    written, last = [], -1
+    written, last, early = [], -1, ""
     for option in given:
         name, equals, value = option.partition("=")
         if name == "--target":
+            if early:
+                raise ConfigError(f"{early} came before --target: give --target NAME first, and then what is of it.")
             last += 1
             name = f"--targets.{last}.name"
         elif name.startswith("--target."):
-            last = max(last, 0)
+            if last < 0:
+                last, early = 0, name
             name = name.replace("--target.", f"--targets.{last}.")
         written.append(name + equals + value)
     return written, last

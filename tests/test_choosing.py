@@ -37,6 +37,13 @@ def test_targets_in_short(given: tuple[str, ...], targets: tuple[Target, ...]) -
     assert chosen(*given).targets == targets
 
 
+@pytest.mark.parametrize("given", [("--target.layer", "5", "--target", "dinov2-b"), ("--target.layer=5", "--target=x")])
+def test_a_field_of_a_target_that_is_named_after_it(given: tuple[str, ...]) -> None:
+    """It would be of one target, and the name of a second one."""
+    with pytest.raises(ConfigError, match=r"^--target\.layer came before --target: give --target NAME first"):
+        chosen(*given)
+
+
 @pytest.mark.parametrize(
     ("given", "mixture"),
     [
