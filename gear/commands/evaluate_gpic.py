@@ -86,7 +86,7 @@ def gpic(
             detector = dino.DinoDetector(weights, positions).to(on)
         if prompts is not None or negative is not None or draw_only:
             artist = prompted.opened(source, prompts, negative=negative, wanted="GPIC's captions", **where, **options)
-        asked = prompted.texts(prompts)[:n] if prompts is not None else []
+        asked = prompted.named(prompts)[:n] if prompts is not None else []
         stem = "" if reference is None else f"{drawing.stem(reference)}-"
         name = f"gpic-{stem}{len(asked)}"
         if detector is None or reference is None:

@@ -14,7 +14,7 @@ from gear import ranks, text
 from gear.commands import models
 from gear.commands.drawing import is_model, label, unusual, unusual_precision, usual_batch
 from gear.evaluate import layouts, pictures
-from gear.evaluate.captions import Caption, captions
+from gear.evaluate.captions import Caption, captions, rows
 from gear.evaluate.images import Decoded
 from gear.evaluate.prompts import dpg
 from gear.evaluate.results import Model, require_seed
@@ -173,6 +173,15 @@ def require_alone(source: str, protocol: str, draw_only: bool) -> None:
 
 
 def texts(path: Path) -> list[Caption]:
-    """The prompts of a file of `captions` (GenEval's metadata is one), or of a folder as DPG-Bench's, each with its
-    key. Raises `PromptError`."""
-    return [Caption(key, text) for key, text in dpg(path).items()] if path.is_dir() else captions(path, "prompts")
+    """All prompts of a file of `rows` (GenEval's metadata is one), or of a folder as DPG-Bench's, each with its key.
+    Raises `PromptError`."""
+    return _of_folder(path) if path.is_dir() else rows(path, "prompts")
+
+
+def named(path: Path) -> list[Caption]:
+    """The same for images that are called by the keys: of several prompts with one key the first."""
+    return _of_folder(path) if path.is_dir() else captions(path, "prompts")
+
+
+def _of_folder(path: Path) -> list[Caption]:
+    return [Caption(key, text) for key, text in dpg(path).items()]

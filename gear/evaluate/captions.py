@@ -22,7 +22,8 @@ log = logging.getLogger("gear")
 @dataclass(frozen=True)
 class Caption:
     """
-    key: what the image is called, without folder and suffix. text: of several captions of an image, the first.
+    key: what the image is called, as it is written or without folder and suffix. text: of several captions of an
+    image, the first.
     """
 
     key: str
@@ -30,7 +31,23 @@ class Caption:
 
 
 def captions(path: Path, what: Literal["captions", "prompts"] = "captions") -> list[Caption]:
-    """The captions of a file, in its order; of several with one key the first.
+    """The captions of a file as `rows` reads it, by keys without folder and suffix; of several of one image the first.
+
+    Raises `PromptError` for images of other captions that have one key.
+    """
+    found: dict[str, Caption] = {}
+    for row in rows(path, what):
+        first = found.setdefault(stem(row.key), row)
+        if first.key != row.key and first.text != row.text:
+            raise PromptError(
+                f"{path}: {first.key} and {row.key} have one key, {stem(row.key)}, and not the same text: without "
+                "folder and suffix, each image needs a name of its own."
+            )
+    return [Caption(key, first.text) for key, first in found.items()]
+
+
+def rows(path: Path, what: Literal["captions", "prompts"] = "captions") -> list[Caption]:
+    """The captions of a file, in its order, by keys as they are written; an image may have several.
 
     .json: COCO's annotations ({"images", "annotations"}; the key is the image's file name), a list of objects or of
     texts, or an object {key: text}. .jsonl, .csv, .tsv, .parquet: a column named as in `TEXTS`, and as in `KEYS` where
@@ -44,20 +61,16 @@ def captions(path: Path, what: Literal["captions", "prompts"] = "captions") -> l
     if not path.is_file():
         raise PromptError(f"{path} does not exist; it should hold {what}.")
     try:
-        rows = list(readers.get(path.suffix.lower(), _table)(path))
+        given = list(readers.get(path.suffix.lower(), _table)(path))
     except (json.JSONDecodeError, csv.Error) as error:
         raise PromptError(f"{path} cannot be read as {path.suffix}: {error}.") from error
-    read = [_caption(row, i, path) for i, row in enumerate(rows)]
-    found: dict[str, str] = {}
-    for caption in read:
-        if caption is not None:
-            found.setdefault(caption.key, caption.text)
-    blank = read.count(None)
+    found = [said for i, row in enumerate(given) if (said := _caption(row, i, path)) is not None]
+    blank = len(given) - len(found)
     if not found:
         raise PromptError(f"{path} holds no {what}" + (f": its {blank} rows are blank." if blank else "."))
     if blank:
-        log.warning("warning: %s: %d of %d rows are blank and left out.", path, blank, len(rows))
-    return [Caption(key, text) for key, text in found.items()]
+        log.warning("warning: %s: %d of %d rows are blank and left out.", path, blank, len(given))
+    return found
 
 
 def _caption(row: Any, i: int, path: Path) -> Caption | None:
@@ -76,7 +89,7 @@ def _caption(row: Any, i: int, path: Path) -> Caption | None:
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise PromptError(f"{path}, row {i + 1} has half of a character ({text[:40]!r}): write the text anew.")
     key = next((row[name] for name in KEYS if row.get(name) not in (None, "")), f"{i:06d}")
-    return Caption(stem(str(key)), text.strip()) if text.strip() else None
+    return Caption(str(key), text.strip()) if text.strip() else None
 
 
 def stem(name: str) -> str:

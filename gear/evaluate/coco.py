@@ -24,7 +24,7 @@ def paired(source: ImageSource, captions: Sequence[Caption]) -> list[str]:
 
     By name where images have one: the name without folder and suffix is the caption's key, leading zeros aside, since
     COCO calls image 139 000000000139.jpg. Images of an .npz have none, and must be as many as captions, in their order.
-    Raises `DataError` for an image without a caption.
+    Raises `DataError` for an image without a caption, and where two images or two captions have one key.
     """
     if not isinstance(source, Decoded):
         if len(source) != len(captions):
@@ -35,12 +35,15 @@ def paired(source: ImageSource, captions: Sequence[Caption]) -> list[str]:
         return [caption.text for caption in captions]
     texts = {_plain(caption.key): caption.text for caption in captions}
     names = [stem(Path(name).name) for name in source.files.names]
-    if without := [name for name in names if _plain(name) not in texts]:
+    keys, written = [_plain(name) for name in names], [caption.key for caption in captions]
+    _require_own(keys, source.files.names, f"images of {source.path}")
+    _require_own([_plain(key) for key in written], written, "captions")
+    if without := [name for name, key in zip(names, keys, strict=True) if key not in texts]:
         raise DataError(
             f"{len(without)} of {len(names)} images in {source.path} have no caption, such as {without[0]}: images "
             f"must be named by the captions' keys, such as {captions[0].key}."
         )
-    return [texts[_plain(name)] for name in names]
+    return [texts[key] for key in keys]
 
 
 def scores(clip: Clip, seen: Float32[np.ndarray, "n D"], texts: Sequence[str]) -> Float64[np.ndarray, "n"]:
@@ -64,6 +67,17 @@ def metric(of: Float64[np.ndarray, "n"], seed: int = 0) -> Metric:
 
 def _plain(key: str) -> str:
     return key.lstrip("0") or "0"
+
+
+def _require_own(keys: Sequence[str], names: Sequence[str], what: str) -> None:
+    """Raises `DataError` for two names with one key."""
+    seen: dict[str, str] = {}
+    for key, name in zip(keys, names, strict=True):
+        if (first := seen.setdefault(key, name)) != name:
+            raise DataError(
+                f"the {what} {first} and {name} have one key, {key}: without folder, suffix and leading zeros, each "
+                "needs a name of its own."
+            )
 
 
 def few(n: int, fid: bool) -> list[str]:

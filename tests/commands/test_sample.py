@@ -174,6 +174,14 @@ def test_the_ways_to_save(talking: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert not np.array_equal(npz(tmp_path / "one.npz")[0], images[:3])
 
 
+def test_prompts_that_share_a_key_are_all_drawn(talking: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image_id,caption\n1,a red cup\n1,a cat\n2,the dog\n")
+    options = ("--n", 1, "--save", "npz", "--out", tmp_path / "some.npz")
+    command(talking, "--prompts", tmp_path / "p.csv", *options)
+    assert npz(tmp_path / "some.npz")[1].tolist() == [0, 1, 2]
+    assert [caption.text for caption in captions(tmp_path / "some.jsonl")] == ["a red cup", "a cat", "the dog"]
+
+
 def test_a_folder_is_gone_on_with(talking: Path, tmp_path: Path) -> None:
     texts = ("--prompt", "a red cup", "--n", 5, "--save", "png", "--out", tmp_path / "some")
     command(talking, *texts)

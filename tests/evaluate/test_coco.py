@@ -37,6 +37,19 @@ def test_images_without_a_caption(tmp_path: Path) -> None:
         paired(source, CAPTIONS)
 
 
+def test_names_that_are_the_same_without_folders_and_zeros(tmp_path: Path) -> None:
+    """One of the two would get the other's caption."""
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+    source = folder(tmp_path, "cats/0139.png", "dogs/139.png")
+    with pytest.raises(DataError, match=r"images .* cats/0139\.png and dogs/139\.png have one key, 139: .* of its own"):
+        paired(source, CAPTIONS)
+    (tmp_path / "one").mkdir()
+    one = folder(tmp_path / "one", "cat.png")
+    with pytest.raises(DataError, match=r"captions 139 and 000139 have one key, 139: .* of its own"):
+        paired(one, [*CAPTIONS, Caption("000139", "Another.")])
+
+
 def test_images_without_names_go_by_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", np.full((4, 8, 8, 3), 200, np.uint8))
     assert paired(images.opened(tmp_path / "a.npz"), CAPTIONS) == [c.text for c in CAPTIONS]

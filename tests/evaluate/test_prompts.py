@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gear.evaluate.captions import Caption, captions
+from gear.evaluate.captions import Caption, captions, rows
 from gear.evaluate.prompts import GenevalPrompt, PromptError, Question, dpg, dpg_questions, geneval
 
 METADATA: list[dict[str, Any]] = [
@@ -161,6 +161,21 @@ def test_captions_in_every_format(name: str, text: str, tmp_path: Path) -> None:
     """The first of an image's captions; keys are names without folder and suffix."""
     (tmp_path / name).write_text(text)
     assert captions(tmp_path / name) == EXPECTED
+
+
+def test_keys_that_become_one_without_their_folders(tmp_path: Path) -> None:
+    """Are of two images, unless they say the same."""
+    rows = "file_name,caption\ncats/0001.png,A cat.\ncats/0001.png,Another.\n"
+    (tmp_path / "a.csv").write_text(rows + "dogs/0001.png,A dog.\n")
+    with pytest.raises(PromptError, match=r"cats/0001\.png and dogs/0001\.png have one key, 0001, .* of its own"):
+        captions(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text(rows + "0001.jpg,A cat.\n")
+    assert captions(tmp_path / "b.csv") == [Caption("0001", "A cat.")]
+
+
+def test_every_row_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image_id,caption\n1,a red heart\n1,a blue cat\n\n2,a dog\n3, \n")
+    assert [row.text for row in rows(tmp_path / "a.csv")] == ["a red heart", "a blue cat", "a dog"]
 
 
 def test_captions_without_keys_are_numbered(tmp_path: Path) -> None:
