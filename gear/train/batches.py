@@ -167,7 +167,7 @@ class Stored:
         self.shards, self.size, self.seed, self.flip = shards, size, seed, flip
         self.targets, self.live, self.device = targets, live, device
         self.captions, self.mixture = captions, mixture
-        # Index -> why, of the images that are replaced: those without codes and what `live` finds, which adds to it.
+        # Index -> why, of the images that are replaced: those without codes, and what `live` finds, which adds to it.
         self.broken: dict[int, str] = getattr(live, "broken", {})
         self.broken.update(dict.fromkeys(sorted(shards.broken), "without codes"))
         self.ahead = OneAhead(self.read)

@@ -188,7 +188,7 @@ def test_what_others_find_broken_is_drawn_by_neither(colours: Listing) -> None:
     batches, usual = of_both(colours, ()), of_both(colours, ())
     before = [usual(step).q[:, 0].tolist() for step in range(4)]
     require_one_image_a_row(batches(0))
-    batches.broken.update({i: "found by another rank" for i in before[1][:2]})
+    batches.broken.update(dict.fromkeys(before[1][:2], "found by another rank"))
     after = batches(1)
     require_one_image_a_row(after)
     assert after.q[2:, 0].tolist() == before[1][2:]
