@@ -1,8 +1,9 @@
 """A run's samples as images to measure, drawn when they are asked for: the same ones for a seed, whatever the batch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from gear import weights
-from gear.commands.models import EVALUATIONS, called, folder, model, slug, weights_sha256
+from gear.commands.models import EVALUATIONS, called, digest, folder, model, slug, weights_sha256
 from gear.data.crop import Interpolation
 from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
@@ -24,6 +25,7 @@ from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
 
+LONGEST = 80  # letters of classes in the name of a folder, of which all may have 255
 WEIGHTS = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"}
 
 
@@ -102,7 +104,7 @@ class Drawn:
 
     def label(self, but: str = "") -> str:
         """What tells these samples from others of the run, for the name of a folder. but: an option to leave out."""
-        more = {"classes": "-".join(self.classes)} | unusual_precision(self.precision)
+        more = {"classes": _listed(self.classes)} | unusual_precision(self.precision)
         return label(self.pair, self.options, self.seed, but, **more)
 
 
@@ -126,6 +128,12 @@ def label(pair: Pair, options: Mapping[str, Any], seed: int, but: str = "", **mo
     found |= {name: value or None for name, value in more.items()}
     names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
     return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None and k != but))
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """Their names, or how many there are and a digest, where these would be long for a folder's."""
+    names = "-".join(classes)
+    return names if len(names) <= LONGEST else f"{len(classes)}-{digest(classes)}"
 
 
 def _short(value: Any) -> str:
@@ -168,15 +176,38 @@ def opened(
     return images.opened(where, resolution, interpolation, what="samples")
 
 
-def folder_of(source: ImageSource, where: str, protocol: str, *against: str) -> Path:
+def folder_of(source: ImageSource, where: str, protocol: str, *against: str, **changed: Any) -> Path:
     """Where an evaluation goes by default: into the run, or, for images and public files, to evaluations/ here. Its
     name says what it was measured against and which samples these are.
     """
     if isinstance(source, Drawn):
-        return folder(source.pair.checkpoint) / slug(protocol, *map(stem, against), source.label())
-    return Path(EVALUATIONS) / called(Path(where)) / slug(protocol, *map(stem, against))
+        return folder(source.pair.checkpoint) / named(protocol, against, source.label(), **changed)
+    return Path(EVALUATIONS) / called(Path(where)) / named(protocol, against, **changed)
+
+
+def named(protocol: str, against: Sequence[str], label: str = "", **changed: Any) -> str:
+    """The name of that folder. It ends with a digest of what it does not spell out and the numbers depend on: in which
+    folder `against` lies, and `changed`, as of `changed_from`."""
+    places = [_whole(where) for where in against if _is_there(where)]
+    unsaid = {name: _whole(value) if isinstance(value, str) else value for name, value in sorted(changed.items())}
+    return slug(protocol, *map(stem, against), label, digest([places, unsaid]) if places or unsaid else "")
+
+
+def changed_from(command: Callable[..., Any], **given: Any) -> dict[str, Any]:
+    """Those of its arguments that are not as by default."""
+    usual = signature(command).parameters
+    return {name: value for name, value in given.items() if value != usual[name].default}
+
+
+def _whole(where: str) -> str:
+    """Of a path that is there, from the root; of a data set or another word, itself."""
+    return str(Path(where).expanduser().resolve()) if _is_there(where) else where
+
+
+def _is_there(where: str) -> bool:
+    return Path(where).expanduser().exists()
 
 
 def stem(where: str) -> str:
     """Images by the name of their folder or file, or of their data set."""
-    return Path(where).expanduser().resolve().stem if Path(where).expanduser().exists() else where
+    return Path(_whole(where)).stem if _is_there(where) else where

@@ -58,7 +58,7 @@ def adm(
         out: Folder for results.json and the features; by default in the run, or below evaluations/.
         device: Where to run.
     """
-    from gear.commands.drawing import folder_of
+    from gear.commands.drawing import changed_from, folder_of
     from gear.commands.measuring import Asked, judging
 
     given = {
@@ -75,5 +75,7 @@ def adm(
         *(intervals, batch, device, OF_TEXTS),
         options={name: value for name, value in given.items() if value is not None},
     )
+    how = {"n": n, "n_reference": n_reference, "tokenizer": tokenizer, "resolution": resolution}
+    changed = changed_from(adm, **how, interpolation=interpolation)
     with judging(asked) as judge:
-        judge.measure(judge.samples, out or folder_of(judge.samples, source, "adm", reference))
+        judge.measure(judge.samples, out or folder_of(judge.samples, source, "adm", reference, **changed))

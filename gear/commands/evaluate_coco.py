@@ -100,7 +100,9 @@ def coco(
             samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
         else:
             samples = sources.opened(images, resolution, interpolation, what="samples")
-            folder = out or drawing.folder_of(samples, images, "coco")
+            how = {"reference": reference, "clip": clip, "n": n, "resolution": resolution}
+            changed = drawing.changed_from(coco, **how, interpolation=interpolation)
+            folder = out or drawing.folder_of(samples, images, "coco", **changed)
             asked = None if captions is None else texts.captions(captions)
         n = len(samples) if n is None else min(n, len(samples))
         prompts = None if asked is None else protocol.paired(samples, asked)

@@ -101,7 +101,9 @@ def gpic(
             given = {name: value for name, value in options.items() if value is not None}
             advice = "give --prompts FILE, of which it draws an image each"
             samples = drawing.opened(source, n, interpolation=interpolation, of_texts=advice, **where, **given)
-            folder = out or drawing.folder_of(samples, source, "gpic", reference)
+            how = {"n": n, "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
+            changed = drawing.changed_from(gpic, **how, positions=positions)
+            folder = out or drawing.folder_of(samples, source, "gpic", reference, **changed)
         n = min(n, len(samples))
         found = extract.features(
             detector, samples, n, folder / "features", batch=batch, title="samples", count=(dino.FEATURES,)

@@ -103,21 +103,22 @@ def sweep(
     if negative is not None:
         raise ValueError("--negative is for a run that draws texts.")
     from gear import ranks
-    from gear.commands.drawing import Drawn, stem
+    from gear.commands.drawing import Drawn, changed_from, named
     from gear.commands.measuring import Asked, judging
     from gear.commands.models import folder as evaluations
-    from gear.commands.models import slug
 
     adm = Asked(
         *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
         *(intervals, batch, device, OF_TEXTS),
         options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
     )
+    how = {"n": n, "n_reference": n_reference, "tokenizer": tokenizer, "resolution": resolution}
+    changed = changed_from(sweep, **how, interpolation=interpolation)
     with judging(adm) as measuring:
         first = measuring.samples
         assert isinstance(first, Drawn)
         drawn = first.label(but="cfg_scale")
-        folder = out or evaluations(first.pair.checkpoint) / slug("sweep", stem(reference), drawn)
+        folder = out or evaluations(first.pair.checkpoint) / named("sweep", (reference,), drawn, **changed)
         points = []
         for scale in sorted(scales):
             samples, into = Drawn(first.pair, n, seed, **options, cfg_scale=scale), folder / f"cfg-{scale:g}"

@@ -1,9 +1,11 @@
 """What was measured, as results.json tells it, and where its results go."""
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,6 +58,11 @@ def is_older(checkpoint: state.Checkpoint) -> bool:
     """Whether a run wrote it, and it lies where those before the newest are kept."""
     path = checkpoint.path
     return checkpoint.step > 0 and path.name != state.NAME and path.absolute().parent.name == state.OLDER
+
+
+def digest(what: Any) -> str:
+    """A few letters for the name of a folder, of what JSON can hold."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
 def slug(*parts: str) -> str:

@@ -1,6 +1,5 @@
 """`gear sample` of texts: draws some images of each, and saves them with what they are of."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from gear.commands.models import digest
 from gear.commands.prompted import artist
 from gear.data.writing import save_npz
 from gear.evaluate import layouts
@@ -52,12 +52,12 @@ def sample_prompts(
     if save == "png":
         painter.check(texts)
         keys = [f"{row:05d}-{number % each:02d}" for number, row in enumerate(rows)]
-        path = place(pair, out, f"prompts-{_digest([whole, painter.about()])}")
+        path = place(pair, out, f"prompts-{digest([whole, painter.about()])}")
         wanted = [Caption(key, text) for key, text in zip(keys, whole, strict=True)]
         layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
         _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
         return path
-    name = f"prompts-{_digest([whole, painter.about()])}.npz" if save == "npz" else "samples.png"
+    name = f"prompts-{digest([whole, painter.about()])}.npz" if save == "npz" else "samples.png"
     path = place(pair, out, name)
     drawn = {"negative": negative, "batch": painter.batch, "cuda_graphs": cuda_graphs, **painter.options}
     images = draw_prompts(painter.drawing, whole, seed, **drawn)
@@ -71,10 +71,6 @@ def sample_prompts(
         _write_lines(beside, [" ".join(text.split()) for text in texts])
         log.warning("the sheet's font lacks letters of %d of %d prompts; %s has all.", unseen, len(texts), beside)
     return path
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
 
 
 def _write_captions(file: Path, names: Sequence[str], texts: Sequence[str]) -> None:

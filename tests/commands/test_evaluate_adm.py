@@ -1,8 +1,12 @@
 """`gear evaluate adm` end to end, on a run of the smallest kind and a stand-in for the Inception network."""
 
 import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gear import run
-from gear.commands import drawing
+from gear.commands import drawing, measuring
 from gear.commands.drawing import Drawn
 from gear.commands.evaluate_adm import adm
 from gear.data import DataError
@@ -139,13 +143,49 @@ def test_results_go_into_the_run_and_other_samples_elsewhere(
 
     assert folder() == trained / "evaluations" / "adm-cifar10-step-6-cfg-1.5"
     assert folder(cfg_scale=1.0, seed=3, classes=("disc",)).name == "adm-cifar10-step-6-cfg-1-seed-3-classes-disc"
-    assert (
-        folder(str(images_folder), temperature=0.8).name == f"adm-{images_folder.name}-step-6-cfg-1.5-temperature-0.8"
-    )
+    warm = rf"adm-{images_folder.name}-step-6-cfg-1\.5-temperature-0\.8-[0-9a-f]{{8}}"
+    assert re.fullmatch(warm, folder(str(images_folder), temperature=0.8).name)
     sampled = Drawn(run.load(trained, "cpu"), 4, seed=3, temperature=0.8)
     assert sampled.label(but="cfg_scale") == "step-6-temperature-0.8-seed-3"  # of a sweep
     images = drawing.opened("builtin", 4, device="cpu")
     assert drawing.folder_of(images, "builtin", "adm", "cifar10") == Path("evaluations/builtin/adm-cifar10")
+
+
+def test_what_else_the_numbers_depend_on_has_folders_of_its_own(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """References of one name, and options that are not the usual ones. The same place said otherwise is the same."""
+    used: list[Path] = []
+
+    @contextmanager
+    def judging(asked: measuring.Asked) -> Iterator[Any]:
+        yield SimpleNamespace(samples=samples, measure=lambda samples, folder: used.append(folder))
+
+    samples = drawing.opened(str(trained), 4, device="cpu")
+    monkeypatch.setattr(measuring, "judging", judging)
+    monkeypatch.chdir(tmp_path)
+    for name in ("imagenet", "cifar"):
+        (tmp_path / name / "val").mkdir(parents=True)
+
+    def place(reference: str = "builtin", **options: Any) -> str:
+        adm(str(trained), reference, **options)
+        return used[-1].name
+
+    usual = place(n=50_000, interpolation="bicubic")
+    assert usual == "adm-builtin-step-6-cfg-1.5"
+    several = [usual, place(n=8), place(n_reference=8), place(interpolation="bilinear"), place(tokenizer=str(trained))]
+    several += [place("imagenet/val"), place("cifar/val"), place("cifar/val", n=8)]
+    assert len(set(several)) == len(several)
+    assert place(str(tmp_path / "cifar" / "val")) == several[-2]
+    assert all(re.fullmatch(r"adm-(builtin|val)-step-6-cfg-1\.5-[0-9a-f]{8}", name) for name in several[1:])
+
+
+def test_many_classes_do_not_make_a_name_too_long_for_a_folder(trained: Path):
+    pair = run.load(trained, "cpu")
+    many = ["disc", "square"] * 45
+    name, other = (Drawn(pair, 4, classes=tuple(given)).label() for given in (many, [*many[:-1], "disc"]))
+    assert re.fullmatch(r"step-6-cfg-1\.5-classes-90-[0-9a-f]{8}", name)
+    assert name != other
 
 
 # ------------------------------------------------------------------------------------------------ bad input
