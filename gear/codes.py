@@ -1,4 +1,8 @@
-"""Which tokens a run may read instead of running its tokenizer: those of the same images, crops and weights."""
+"""Which tokens a run may read instead of running its tokenizer: those of the same images, crops and weights.
+
+Images are known by their names and labels and, where they are prepared, by their pixels, of large sets by those of some
+(`gear.provenance`). Files that are decoded at each visit are not opened for this: that one was edited is not noticed.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +18,7 @@ from gear.data.crop import Cropping
 from gear.data.listing import Listing
 from gear.data.mixture import Mixture
 from gear.data.shards import Shards
-from gear.provenance import names_digest
+from gear.provenance import names_digest, pixels_digest
 from gear.store.packages import sha256
 from gear.text import digests
 
@@ -33,7 +37,13 @@ def about(config: Config, train: Images | Listing, null: Float[Tensor, "1 C"] | 
     seen = {"targets": targets, "precision": config.precision if targets else None}  # tokens do not depend on it
     sets = {} if train.mixture is None else {"sizes": list(train.mixture.sizes)}
     read = {} if null is None else {"text": _text(config), "null": null.tolist()}
-    return {**_settings(config), "files": names_digest(train), "classes": list(train.classes), **seen, **sets, **read}
+    return {**_settings(config), **_told(train), "classes": list(train.classes), **seen, **sets, **read}
+
+
+def _told(train: Images | Listing) -> dict[str, str]:
+    """By what images are known again."""
+    pixels = {"pixels": pixels_digest(train)} if isinstance(train, Images) else {}
+    return {"files": names_digest(train), **pixels}
 
 
 def opened(config: Config) -> Shards:
@@ -84,8 +94,10 @@ def mixture(config: Config, shards: Shards) -> Mixture | None:
 
 
 def require_same_files(config: Config, shards: Shards, train: Images | Listing) -> None:
-    """For a run that reads both: image i must be the one whose codes are row i. Raises `ConfigError`."""
-    _same(config, shards, {"files": names_digest(train)})
+    """For a run that reads both: image i must be the one whose codes are row i. Pixels are compared where both are of
+    prepared images, and the folder says them. Raises `ConfigError`."""
+    told = _told(train).items()
+    _same(config, shards, {name: value for name, value in told if name == "files" or name in shards.about})
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def of_images(images: Split[Images | Listing]) -> dict[str, Any]:
     about = {"classes": list(train.classes), "train": len(train), "held_out": len(held_out), "skipped": train.skipped}
     about["files"] = names_digest(train)
     if isinstance(train, Images):
-        about["pixels"] = _pixels_digest(train)
+        about["pixels"] = pixels_digest(train)
         if train.captions is not None:
             about["captions"] = hashlib.sha256(json.dumps(train.captions).encode()).hexdigest()
     return about
@@ -57,7 +57,8 @@ def names_digest(train: Images | Listing) -> str:
     return digest.hexdigest()
 
 
-def _pixels_digest(train: Images) -> str:
+def pixels_digest(train: Images) -> str:
+    """A checksum of all pixels in their order; of more than `ALL` bytes, of those of about `SOME` images."""
     every = 1 if train.pixels.nbytes <= ALL else max(1, len(train) // SOME)
     digest = 0
     for i in range(0, len(train), every):

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +173,26 @@ def test_codes_of_other_images_are_refused(tiny, trained, tmp_path, change, said
     with pytest.raises(ConfigError, match=said):
         run.train(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_codes_of_images_that_were_edited_are_refused(tiny, trained, images_folder, tmp_path):
+    """Their names and classes are the same."""
+    shutil.copytree(images_folder, tmp_path / "images")
+    live = frozen(tiny, trained, path=str(tmp_path / "images"), holdout=0.0)
+    encode(live, tmp_path / "codes", False)
+    stored = replace(live, data=replace(live.data, codes=str(tmp_path / "codes")))
+    run.supply(stored, None, CPU)
+    Image.new("RGB", (50, 60), "red").save(tmp_path / "images" / "disc" / "2.png")
+    with pytest.raises(ConfigError, match=r"was encoded with pixels 'crc32:.*', and this run has 'crc32:"):
+        run.supply(stored, None, CPU)
+    with pytest.raises(DataError, match=r"holds other codes \(about\.pixels is "):
+        encode(live, tmp_path / "codes", False)
+
+    index = tmp_path / "codes" / INDEX
+    there = json.loads(index.read_text())
+    del there["about"]["pixels"]  # as folders were that did not say
+    index.write_text(json.dumps(there))
+    run.supply(stored, None, CPU)
 
 
 def test_codes_of_another_tokenizer_or_target_are_refused(tiny, trained, tmp_path):
