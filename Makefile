@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 JOBS ?= 2
+SCALE ?= cpu
 
 BIN := $(VENV)/bin
 # Exists once everything is installed; older than one of its prerequisites, the installation is brought up to date.
@@ -43,13 +44,14 @@ lint: $(STAMP)  ## style (ruff) and types (pyright)
 bench: $(STAMP)  ## what is fast, measured against the plain way
 	@$(BIN)/python -m bench $(ARGS)
 
-evidence: $(STAMP)  ## test the paper's findings again, about a night on two cores (RESULTS.md)
+evidence: $(STAMP)  ## test the paper's findings again, about a night on two cores (RESULTS.md); SCALE=gpu: on a GPU
 	$(BIN)/gear fetch cifar10
 	$(BIN)/gear fetch inception-fid
-	$(BIN)/gear fetch mobilenet_v2
+	$(BIN)/gear fetch $(if $(filter gpu,$(SCALE)),resnet50,mobilenet_v2)
+	$(if $(filter gpu,$(SCALE)),$(BIN)/gear fetch lpips-vgg)
 	$(BIN)/gear fetch minilm
-	$(BIN)/gear evidence $(ARGS)
-	$(BIN)/gear evidence write
+	$(BIN)/gear evidence --scale $(SCALE) $(ARGS)
+	$(BIN)/gear evidence write --scale $(SCALE)
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """`gear evidence`: the arms of RESULTS.md, trained and measured again, or with other seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ def evidence(
     seeds: tuple[int, ...] = (),
     out: Path = Path("runs/evidence"),
     results: Path = Path("evidence"),
-    report: Path = Path("RESULTS.md"),
+    report: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Test the paper's findings at a scale anyone can rerun, arm by arm; RESULTS.md says which, and what came of it.
@@ -28,23 +29,30 @@ def evidence(
     Args:
         what: What to do.
         scale: Of the networks: for a laptop's night, or for a GPU.
-        only: Names of arms; none: all. What they start from is trained, too.
-        seeds: Of the repetitions; by default the protocol's.
+        only: Names of arms to run or list; none: all. What they start from is trained, too.
+        seeds: Of the repetitions to run, list or write of; by default the protocol's.
         out: Folder of the runs.
         results: Folder of the results, a file for each arm and seed.
-        report: The file to bring up to date.
+        report: The file to bring up to date, made if it is not there; by default RESULTS.md, and of another scale or
+            of other seeds RESULTS-gpu.md, RESULTS-cpu-7-8-9.md.
         device: Where to run.
     """
     from rich.console import Console
 
+    from gear.config import ConfigError
     from gear.evidence import pace, pilot, queue, writing
     from gear.evidence.scales import SCALES
 
+    if only and what not in ("run", "list"):
+        raise ConfigError(f"gear evidence {what} is of all arms: leave --only out.")
+    if seeds and what in ("pilot", "pace"):
+        raise ConfigError(f"gear evidence {what} has a seed of its own: leave --seeds out.")
     chosen, console = SCALES[scale], Console()
     match what:
         case "run":
             queue.Queue(chosen, out, results, device, console).work(queue.jobs(chosen, only, seeds))
-            print(f"next: gear evidence write --scale {scale}")
+            more = f" --seeds {' '.join(map(str, seeds))}" if seeds else ""
+            print(f"next: gear evidence write --scale {scale}{more}")
         case "list":
             queue.show(queue.jobs(chosen, only, seeds), chosen, results, console)
         case "pilot":
@@ -52,4 +60,5 @@ def evidence(
         case "pace":
             print(pace.pace(chosen, results, device))
         case "write":
-            print(*writing.write(chosen, results, report), sep="\n")
+            repeated = replace(chosen, seeds=seeds or chosen.seeds)
+            print(*writing.write(repeated, results, report or writing.report(repeated)), sep="\n")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from gear.evidence.claims import CLAIMS, SIX
 from gear.evidence.pace import stored
-from gear.evidence.quantities import Results, at
+from gear.evidence.quantities import Results, at, stopped
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import reached
@@ -94,10 +94,15 @@ def _reaching(arm: str, level: str, results: Results, pace: Pace) -> list[str]:
 
 
 def _pairs(arm: str, other: str, results: Results) -> list[tuple[Result, Result]]:
-    """Of the seeds in which both have a curve."""
+    """Of the seeds in which both have a curve, and the other's has an end."""
+    return [(one, two) for one, two in ended(arm, other, results) if curve(one) and curve(two)]
+
+
+def ended(arm: str, other: str, results: Results) -> list[tuple[Result, Result]]:
+    """Both arms of a seed, by seed, where the other was not stopped: where it ends is then a level to reach."""
     seeds = sorted(seed for name, seed in results if name == arm and (other, seed) in results)
-    found = [(results[arm, seed], results[other, seed]) for seed in seeds]
-    return [(one, two) for one, two in found if curve(one) and curve(two)]
+    both = [(results[arm, seed], results[other, seed]) for seed in seeds]
+    return [(one, two) for one, two in both if not stopped(two)]
 
 
 def _ends(results: Results) -> list[str]:
@@ -146,8 +151,7 @@ def training(scale: Scale, results: Results) -> str:
 
 
 def _trained(key: str, name: str, arm: str, level: str, results: Results) -> list[str]:
-    seeds = sorted(seed for made, seed in results if made == arm and (level, seed) in results)
-    curves = [(logged(results[arm, seed], key), logged(results[level, seed], key)) for seed in seeds]
+    curves = [(logged(one, key), logged(other, key)) for one, other in ended(arm, level, results)]
     curves = [(one, other) for one, other in curves if one and other]
     if not curves:
         return [name, f"`{arm}`", f"`{level}`", NOT_RUN, "", ""]

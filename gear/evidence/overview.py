@@ -5,7 +5,7 @@ from typing import Any
 
 from gear.evidence.arms import ARMS, Arm
 from gear.evidence.pace import stored
-from gear.evidence.quantities import Results
+from gear.evidence.quantities import Results, stopped
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import CONFIDENCE
 from gear.evidence.tables import NONE, bullets, called, differences, table
@@ -17,8 +17,8 @@ def announced(scale: Scale, results: Results) -> str:
     there = sum((arm.name, seed) in results for arm in ARMS for seed in scale.seeds)
     head = ["arm", "what it is", "begins with", "claims", "steps", "seeds reported"]
     total = f"{len(ARMS)} arms, {len(scale.seeds)} seeds: {there} of {len(ARMS) * len(scale.seeds)} results are there."
-    failed = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if "failed" in result.measured]
-    told = f" Stopped before their end, with losses that were not finite: {', '.join(failed)}." if failed else ""
+    short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
+    told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
     return f"{table(head, rows, words=4)}\n\n{total}{told}"
 
 
@@ -68,6 +68,8 @@ def cost(scale: Scale, results: Results) -> str:
         f"Hardware: {told('hardware')}.",
         f"Versions: {told('versions')}.",
         f"Dates: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
-        f"Differences with an interval: {len(spans)}, of which {clear} exclude zero. Were no arm different "
-        f"from another, about {(1 - CONFIDENCE) * len(spans):.0f} would.",
+        f"Commits: trained at {told('commit')}; measured at {told('measured')}.",
+        f"Differences with an interval in the tables of the claims: {len(spans)}, of which {clear} exclude zero. Were "
+        f"no arm different from another, about {(1 - CONFIDENCE) * len(spans):.0f} would; they are not independent of "
+        "each other, since many are of one arm, so that it may be several times as many.",
     )

@@ -54,10 +54,15 @@ class Quantity:
 
 
 def _made(results: Results, result: Result) -> Result | None:
-    """What its tokenizer was measured in."""
-    if "reconstruction" in result.measured or result.start is None:
+    """What its tokenizer was measured in; of a run that was stopped, itself, in which nothing is."""
+    if "reconstruction" in result.measured or result.start is None or stopped(result):
         return result
     return results.get((result.start, result.seed))
+
+
+def stopped(result: Result) -> bool:
+    """Whether it diverged or collapsed: its curve and its log are there up to then, and have no end."""
+    return "failed" in result.measured
 
 
 def measured(*path: str | int) -> Read:
@@ -75,13 +80,13 @@ def at(value: Any, *path: str | int) -> Any:
 
 
 def last(key: str) -> Read:
-    """Of the curve of cheap distances."""
-    return lambda result: at(result.curve, -1, key)
+    """Of the curve of cheap distances; of a run that was stopped, nothing."""
+    return lambda result: None if stopped(result) else at(result.curve, -1, key)
 
 
 def logged(key: str) -> Read:
-    """Of the log's last line."""
-    return lambda result: at(result.log, -1, key)
+    """Of the log's last line; of a run that was stopped, nothing."""
+    return lambda result: None if stopped(result) else at(result.log, -1, key)
 
 
 def usage(result: Result) -> list[tuple[int, float]]:

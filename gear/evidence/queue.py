@@ -34,6 +34,7 @@ from gear.train.loop import Collapsed, Diverged
 from gear.watching import NAME as CURVE
 
 FEATURES = "features"  # in the folder of a run while it is measured
+BEGUN = "begun.json"  # there, too: the code that trains it
 WAIT = 5.0  # seconds between looks at what other processes are at
 LOGGED = (  # of a log line
     *("step", "ntp", "align_hard", "align_soft", "reconstruction", "perceptual", "grad_tokenizer", "grad_generator"),
@@ -57,7 +58,8 @@ class Queue:
     """
 
     def __init__(self, scale: Scale, out: Path, into: Path, device: str, console: Console):
-        self.scale, self.out, self.into, self.device, self.console = scale, out / scale.name, into, device, console
+        self.scale, self.into, self.device, self.console = scale, into, device, console
+        self.out = out.absolute() / scale.name  # a run knows its tokenizer by the path
         self.judge = Judge(scale.counts, build.device(Config(device=device)), console)
         self.prepared: dict[str, run.Prepared] = {}
         self.commit = _commit()  # now: what is imported later is no newer, unless somebody edits it meanwhile
@@ -126,7 +128,7 @@ class Queue:
             curve=[_short(line) for line in lines.read(folder / CURVE)],
             log=[_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log],
             seconds={"train": log[-1]["seconds"] if log else 0.0, "measure": measured.pop("seconds")},
-            about=self._about(),
+            about=self._about(folder),
             protocol=results.protocol(self.scale, job.arm),
         )
         results.write(results.place(self.into, self.scale, job.arm.name, job.seed), result)
@@ -147,6 +149,11 @@ class Queue:
         key = json.dumps([told["data"], targets, told["precision"], told["generator"]["text"], grid(config)])
         if key not in self.prepared:
             self.prepared[key] = run.prepare(config, self.judge.on)
+        begun = self.out / job.name / BEGUN
+        if not begun.exists():
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(begun) as temporary:
+                temporary.write_text(json.dumps({"commit": self.commit}))
         run.train(config, self.out / job.name, prepared=self.prepared[key], console=self.console)
         if not self._complete(job):
             raise KeyboardInterrupt(
@@ -177,11 +184,14 @@ class Queue:
             temporary.write_text(json.dumps({"protocol": protocol, "measured": measured}))
         return measured
 
-    def _about(self) -> dict[str, str]:
+    def _about(self, folder: Path) -> dict[str, str]:
+        """commit: of the code that began to train it; measured: of that which wrote the result."""
+        begun = folder / BEGUN  # not there where the tokenizer's run failed, and nothing began
         return {
             "hardware": hardware(self.judge.on),
             "versions": f"gear {version('gear')}, torch {torch.__version__}, Python {platform.python_version()}",
-            "commit": self.commit,
+            "commit": json.loads(begun.read_text())["commit"] if begun.exists() else self.commit,
+            "measured": self.commit,
             "date": datetime.date.today().isoformat(),
         }
 

@@ -26,7 +26,8 @@ class Result:
     measured: what `gear.evidence.measuring.measure` gave at the end; of a run that diverged or collapsed, or whose
         tokenizer's did, "failed" alone, with the name of what stopped it.
     curve: points of the cheap distances while it trained. log: lines of its log.
-    seconds: of training, and of measuring. about: hardware, versions, commit of the code, date.
+    seconds: of training, and of measuring. about: hardware, versions, commits of the code that began to train it and
+        of that which wrote this, date.
     protocol: of `protocol`.
     """
 

@@ -136,7 +136,7 @@ _GPU = replace(
         critic=Critic(channels=32, layers=1),
         loss=TokenizerLoss(perceptual_trunk="vgg"),
     ),
-    generator=Generator(layers=8, heads=6, width=384, tap=3, projector=1024, dropout=0.0),
+    generator=Generator(layers=8, heads=6, width=384, tap=2, projector=1024, dropout=0.0),
     targets=(Target("resnet50", layer=3),),
     optimizer=replace(CPU.base.optimizer, generator_lr=1e-3, ema=0.995),
     watch=replace(CPU.base.watch, generated=2000),

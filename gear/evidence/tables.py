@@ -4,7 +4,7 @@ They say what was found and judge nothing."""
 from collections.abc import Iterable, Mapping, Sequence
 
 from gear.evidence.claims import CLAIMS, Pair, Part
-from gear.evidence.quantities import Quantity, Results, Source, Value
+from gear.evidence.quantities import Quantity, Results, Source, Value, stopped
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import CONFIDENCE, Estimate, estimate, paired
 
@@ -64,12 +64,13 @@ def _part(part: Part, scale: Scale, results: Results) -> str:
 
 
 def _row(arm: str, shown: Sequence[Quantity], results: Results) -> list[str]:
-    n = sum(name == arm for name, _ in results)
+    every = [result for (name, _), result in results.items() if name == arm]
+    n, short = len(every), sum(map(stopped, every))
     if not n:
         return [f"`{arm}`", NOT_RUN, *("" for _ in shown)]
     found = [(q, list(q.values(results, arm).values())) for q in shown]
     cells = [spread([value.number for value in values], q.digits) + _fewer(values, n) for q, values in found]
-    return [f"`{arm}`", str(n), *cells]
+    return [f"`{arm}`", f"{n}, {short} stopped" if short else str(n), *cells]
 
 
 def _fewer(values: Sequence[Value], n: int) -> str:
@@ -92,11 +93,13 @@ def _both(quantity: Quantity, pair: Pair, results: Results) -> tuple[dict[int, f
 
 
 def differences(results: Results) -> list[Estimate]:
-    """All that the tables of the claims show, each once."""
+    """All that the tables of the claims show, each once: arms on one tokenizer have its numbers in common, so that
+    several pairs may have the same difference, or none but 0."""
     parts = [part for claim in CLAIMS.values() for part in claim]
     asked = dict.fromkeys((q, pair) for part in parts for pair in part.pairs for q in _asked(part, results))
-    both = [found for q, pair in asked if (found := _both(q, pair, results))]
-    return [found for a, b in both if (found := paired(a, b))]
+    both = [(q, found) for q, pair in asked if (found := _both(q, pair, results))]
+    unlike = {(q, *sorted(a.items()), *sorted(b.items())): (a, b) for q, (a, b) in both if a != b}
+    return [found for a, b in unlike.values() if (found := paired(a, b))]
 
 
 def _there(part: Part, results: Results) -> tuple[Quantity, ...]:

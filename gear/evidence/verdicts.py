@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gear.evidence.convergence import curve, logged
+from gear.evidence.convergence import curve, ended, logged
 from gear.evidence.quantities import (
     AT_END,
     CHEAP_GFID,
@@ -21,7 +21,7 @@ from gear.evidence.quantities import (
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import Estimate, estimate, reached
-from gear.evidence.tables import NOT_RUN, fixed, interval, table
+from gear.evidence.tables import NONE, NOT_RUN, fixed, interval, table
 
 HALF = 0.5  # of the codebook, below which its effective size is collapse
 
@@ -29,12 +29,13 @@ HALF = 0.5  # of the codebook, below which its effective size is collapse
 @dataclass(frozen=True)
 class Decision:
     """
-    claim: its number and what it says. by: what decides, for people. values: by seed. sign: -1 where the paper's
-    finding makes them negative, 1 where positive.
+    claim: its number and what it says. by: what decides, for people. arms: whose results it needs. values: by seed.
+    sign: -1 where the paper's finding makes them negative, 1 where positive.
     """
 
     claim: str
     by: str
+    arms: tuple[str, ...]
     values: Callable[[Results], dict[int, float]]
     sign: int
     digits: int
@@ -54,7 +55,7 @@ def less(claim: str, quantity: Quantity, arm: str, other: str, sign: int) -> Dec
         one, two = quantity.values(results, arm), quantity.values(results, other)
         return {seed: one[seed].number - two[seed].number for seed in sorted(one.keys() & two.keys())}
 
-    return Decision(claim, f"{quantity.name}, `{arm}` - `{other}`", values, sign, quantity.digits)
+    return Decision(claim, f"{quantity.name}, `{arm}` - `{other}`", (arm, other), values, sign, quantity.digits)
 
 
 def sooner(
@@ -63,13 +64,12 @@ def sooner(
     """Steps from the last one of `other` to where `arm` reaches its end; 0 where it never does."""
 
     def values(results: Results) -> dict[int, float]:
-        seeds = sorted(seed for name, seed in results if name == arm and (other, seed) in results)
-        both = {seed: (read(results[arm, seed]), read(results[other, seed])) for seed in seeds}
+        both = {one.seed: (read(one), read(two)) for one, two in ended(arm, other, results)}
         ends = {seed: (points, end[-1]) for seed, (points, end) in both.items() if points and end}
         return {seed: (reached(points, y) or last) - last for seed, (points, (last, y)) in ends.items()}
 
     by = f"step at which `{arm}` reaches `{other}`'s last {what}, less the last step"
-    return Decision(claim, by, values, -1, 0)
+    return Decision(claim, by, (arm, other), values, -1, 0)
 
 
 def against(
@@ -81,7 +81,7 @@ def against(
         found = quantity.values(results, arm)
         return {seed: value.number - level(results[arm, seed]) for seed, value in sorted(found.items())}
 
-    return Decision(claim, f"{quantity.name}, `{arm}`, less {words}", values, sign, quantity.digits)
+    return Decision(claim, f"{quantity.name}, `{arm}`, less {words}", (arm,), values, sign, quantity.digits)
 
 
 def _half(result: Result) -> float:
@@ -91,6 +91,10 @@ def _half(result: Result) -> float:
 
 def _last_step(result: Result) -> float:
     return float(result.log[-1]["step"])
+
+
+def _alignment(result: Result) -> list[tuple[float, float]]:
+    return logged(result, "align_hard")
 
 
 _CKNNA = 1  # of the probes' quantities, the one by patch
@@ -115,16 +119,9 @@ DECISIONS = (
     less("4e", CHEAP_GFID, "gear-tap-3", "gear", 1),
     less("5a the tokenizer becomes less like the target", PRE[_CKNNA], "gear", "control", -1),
     less("5b the generator becomes more like it", AT_END[_CKNNA], "gear", "control", 1),
-    against(
-        "6 usage sharpens, then relaxes",
-        USED_LEAST_STEP,
-        "gear",
-        "the last step",
-        lambda r: float(r.log[-1]["step"]),
-        -1,
-    ),
+    against("6 usage sharpens, then relaxes", USED_LEAST_STEP, "gear", "the last step", _last_step, -1),
     against("6 above collapse", USED_LEAST, "gear", "half of the codebook", _half, 1),
-    sooner("7 transfer", lambda r: logged(r, "align_hard"), "alignment loss", "text-on-gear", "text-on-control"),
+    sooner("7 transfer", _alignment, "alignment loss", "text-on-gear", "text-on-control"),
     less("8 a larger generator guides better", CHEAP_GFID, "repa-on-gear-large", "repa-on-gear-small", -1),
     less("9a words that are not rotated away are followed", TEXTS[_RANK], "text-zero-rotary", "text-on-gear", 1),
     less("9b bfloat16 costs something", CHEAP_GFID, "gear-bfloat16", "gear", 1),
@@ -132,16 +129,40 @@ DECISIONS = (
 )
 
 
+UNGUIDED = (  # rules that ask for no difference to an arm without guidance, on such arms
+    sooner("1c", curve, "cheap gFID", "control", "repa"),
+    sooner("1c", curve, "cheap gFID", "repa-on-control", "repa"),
+    against("6", USED_LEAST_STEP, "control", "the last step", _last_step, -1),
+    against("6", USED_LEAST, "control", "half of the codebook", _half, 1),
+    sooner("7", _alignment, "alignment loss", "text-on-control", "text-on-control"),
+)
+
+
 def verdicts(scale: Scale, results: Results) -> str:
-    rows = [_row(decision, len(scale.seeds), results) for decision in DECISIONS]
-    return table(["claim", "decided by", "expected", "mean, 95% interval", "seeds", "here"], rows, words=3)
+    told, without = (
+        table(
+            ["claim", "decided by", "expected", "mean, 95% interval", "seeds", "here"],
+            [_row(each, scale, results) for each in decisions],
+            words=3,
+        )
+        for decisions in (DECISIONS, UNGUIDED)
+    )
+    said = "**The same rules on arms without guidance.** One that holds there too says nothing of guidance."
+    return f"{told}\n\n{said}\n\n{without}"
 
 
-def _row(decision: Decision, seeds: int, results: Results) -> list[str]:
+def _row(decision: Decision, scale: Scale, results: Results) -> list[str]:
+    """A seed that has run may have no number: an arm was stopped, or all its samples were the same."""
     values, expected = decision.values(results), "below 0" if decision.sign < 0 else "above 0"
-    if not values:
-        return [decision.claim, decision.by, expected, NOT_RUN, f"0 of {seeds}", ""]
-    found: Estimate = estimate(list(values.values()))
-    told = f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"
-    here = decision.verdict(values) if len(values) == seeds else "unfinished"
-    return [decision.claim, decision.by, expected, told, f"{len(values)} of {seeds}", here]
+    run = [seed for seed in scale.seeds if all((arm, seed) in results for arm in decision.arms)]
+    seeds = f"{len(run)} of {len(scale.seeds)}"
+    if not run:
+        return [decision.claim, decision.by, expected, NOT_RUN, seeds, ""]
+    told = NONE
+    if values:
+        found: Estimate = estimate(list(values.values()))
+        told = f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"
+    if len(values) < len(run):
+        seeds += f", {len(run) - len(values)} without a number"
+    whole = "no verdict" if len(values) < len(run) else decision.verdict(values)
+    return [decision.claim, decision.by, expected, told, seeds, whole if len(run) == len(scale.seeds) else "unfinished"]

@@ -5,7 +5,7 @@ people's. A NAME is "arms", "verdicts", "cost", "pace" or the number of a claim;
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gear.evidence import convergence, overview, pictures, results, tables, verd
 from gear.evidence.arms import arms
 from gear.evidence.claims import CLAIMS
 from gear.evidence.pace import NAME as PACE
-from gear.evidence.scales import Scale
+from gear.evidence.scales import SCALES, Scale
 from gear.figures.paper.style import look
 from gear.store.whole import replacing
 
@@ -21,9 +21,21 @@ BEGIN = re.compile(r"^<!-- evidence (\S+) (\S+) -->$", re.MULTILINE)
 END = re.compile(r"^<!-- end -->$", re.MULTILINE)
 
 
+def report(scale: Scale) -> Path:
+    """Where results go that nobody says a place for: the repository's own page has the first scale's, of its seeds."""
+    return Path("RESULTS.md" if (name := _title(scale)) == "cpu" else f"RESULTS-{name}.md")
+
+
+def _title(scale: Scale) -> str:
+    """The scale's name, and seeds that are not the protocol's: cpu-7-8-9."""
+    announced = scale.seeds == SCALES[scale.name].seeds
+    return scale.name if announced else "-".join([scale.name, *map(str, scale.seeds)])
+
+
 def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
-    """Brings the report and its figures up to date, and says which files these are. Nothing is written before all is
-    made. Raises ValueError for a report without a marker, `ConfigError` for a result of another protocol."""
+    """Brings the report and its figures up to date, and says which files these are; one that is not there begins with
+    places for all. Nothing is written before all is made. Raises ValueError for a report without a marker,
+    `ConfigError` for a result of another protocol."""
     everything = results.every(results_folder, scale)
     for (name, seed), result in everything.items():
         results.require(results.place(results_folder, scale, name, seed), result, scale, arms().get(name))
@@ -32,7 +44,8 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     seconds = {name: taken["median"] for name, taken in pace["seconds"].items()} if pace else {}
     with look():
         drawn = pictures.drawings(scale, found, seconds)
-        files = {results_folder / scale.name / f"{each.name}.svg": pictures.svg(each.figure) for each in drawn.values()}
+        folder, of = results_folder / scale.name, _title(scale).removeprefix(scale.name)
+        files = {folder / f"{each.name}{of}.svg": pictures.svg(each.figure) for each in drawn.values()}
     blocks = {"arms": overview.announced(scale, everything), "cost": overview.cost(scale, found)}
     blocks |= {"verdicts": verdicts.verdicts(scale, found)}
     blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
@@ -41,16 +54,26 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     for (claim, drawing), file in zip(drawn.items(), files, strict=True):
         link = Path(os.path.relpath(file, report.parent)).as_posix()
         blocks[str(claim)] += f"\n\n![{drawing.caption.partition('.')[0]}]({link})\n\n{drawing.caption}"
-    files[report] = filled(report, scale.name, blocks).encode()
+    text = report.read_text(encoding="utf-8") if report.exists() else empty(scale, blocks)
+    files[report] = filled(text, report, scale.name, blocks).encode()
     for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     return list(files)
 
 
-def filled(report: Path, scale: str, blocks: Mapping[str, str]) -> str:
-    """The report's text with the blocks of a scale in their places. Raises ValueError."""
-    text, left, parts, done = report.read_text(encoding="utf-8"), dict(blocks), [], 0
+def empty(scale: Scale, names: Iterable[str]) -> str:
+    """A report with a place for each of these."""
+    title = f"# What came of `gear evidence`, scale {scale.name}, seeds {', '.join(map(str, scale.seeds))}\n\n"
+    headings = {name: f"Claim {name}" if name.isdecimal() else name.capitalize() for name in names}
+    marks = (f"## {told}\n\n<!-- evidence {scale.name} {name} -->\n<!-- end -->\n" for name, told in headings.items())
+    return title + "\n".join(marks)
+
+
+def filled(text: str, report: Path, scale: str, blocks: Mapping[str, str]) -> str:
+    """The text of the report with the blocks of a scale in their places. Raises ValueError."""
+    left, parts, done = dict(blocks), [], 0
     begins = list(BEGIN.finditer(text))
     for begin, after in zip(begins, [*(b.start() for b in begins[1:]), len(text)], strict=True):
         end = END.search(text, begin.end(), after)

@@ -44,7 +44,8 @@ def made(
         curve=[{"step": step, "gfid": y, "rfid": y / 2, "psnr": 20.0} | counts for step, y in curve],
         log=[{"step": step, "effective_size": y, "align_hard": -0.5} for step, y in used],
         seconds={"train": 1800.0, "measure": 900.0},
-        about={"hardware": "a machine", "versions": "gear 0.1.0", "date": f"2026-01-0{1 + seed}"},
+        about={"hardware": "a machine", "versions": "gear 0.1.0", "date": f"2026-01-0{1 + seed}"}
+        | {"commit": "abc", "measured": "def"},
         protocol=results.protocol(scale, announced),
     )
 

@@ -46,6 +46,7 @@ def test_every_arm_has_a_result_with_all_that_is_measured(worked: tuple[Queue, P
     assert [point["step"] for point in joint.curve] == [2, 4]
     assert [line["step"] for line in joint.log] == [2, 4]
     assert (fresh.start, fresh.config["tokenizer"]["init"]) == ("gear", "gear-0")
+    assert all(r.about["commit"] == r.about["measured"] for r in found.values())
     bits = joint.measured["prediction"]
     assert bits["rate"] == 64 * 4
     assert bits["bits"] == pytest.approx(64 * bits["ntp"] / np.log(2))
@@ -86,10 +87,12 @@ def test_broken_off_while_it_measured_it_does_not_train_again(
         q.work(jobs(small_scale, CHAIN))
     assert not path.exists()
     monkeypatch.setattr(queue, "measure", whole)
+    monkeypatch.setattr(q, "commit", "a later one")
     monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("it was trained"))
     q.work(jobs(small_scale, CHAIN))
     after = results.read(path)
     assert (after.measured, after.curve, after.log) == (before.measured, before.curve, before.log)
+    assert (after.about["commit"], after.about["measured"]) == (before.about["commit"], "a later one")
 
 
 def test_broken_off_in_the_last_evaluation_it_is_made_again(worked: tuple[Queue, Path], small_scale: Scale):
@@ -213,6 +216,9 @@ def test_arms_that_are_compared_differ_in_what_they_are_named_for(scale: Scale):
     assert made["gear-bfloat16"] == made["gear"] == made["gear-scratch"]
     assert made["text-on-gear"] == made["text-on-warmup"] == made["text-on-control"]
     assert {name for name, c in made.items() if c.optimizer != scale.base.optimizer} == set()
+    same = {"gear-bfloat16", "gear-scratch"}  # in how it is trained, and in what it begins with
+    varied = {name: config for name, config in made.items() if name.startswith("gear-") and name not in same}
+    assert [name for name, config in varied.items() if config == made["gear"]] == []
 
 
 def test_claims_are_finished_one_after_the_other_and_the_first_two_together():

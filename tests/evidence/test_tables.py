@@ -89,6 +89,27 @@ def test_a_frozen_tokenizer_is_measured_where_it_was_made(result: Made) -> None:
     assert row(text, "`repa-on-gear`")[place] == "20.0"
 
 
+def test_what_was_stopped_is_marked_and_has_no_end(result: Made) -> None:
+    rebuilt = {"n": 2000, "rfid": 103.5, "psnr": 21.0}
+    found = {("warmup-vq", 0): result("warmup-vq", 0, reconstruction=rebuilt)}
+    found["naive", 0] = result("naive", 0, curve=[(100, 700.0)], used=[(20, 30.0)], failed="Diverged")
+    cells = dict(zip(row(tables.claim(2, CPU, found), "arm"), row(tables.claim(2, CPU, found), "`naive`"), strict=True))
+    assert cells["seeds"] == "1, 1 stopped"
+    assert {cells[name] for name in ("rFID", "PSNR, dB", "cheap gFID", "effective size, end")} == {"-"}
+    assert cells["effective size, least"] == "30"
+
+
+def test_a_difference_that_several_pairs_share_counts_once(result: Made) -> None:
+    """PSNR is of the tokenizer, which the frozen arms have from those that made it."""
+    found = {}
+    for seed in range(3):
+        for arm, psnr in (("warmup-vq", 20.0), ("gear", 21.0 + seed)):
+            found[arm, seed] = result(arm, seed, reconstruction={"n": 2000, "psnr": psnr})
+        for arm in ("repa", "repa-on-gear", "text-on-gear", "text-zero-rotary"):
+            found[arm, seed] = result(arm, seed)
+    assert len(tables.differences(found)) == 1  # of gear, or what is on its tokenizer, and repa
+
+
 def test_usage_over_training(result: Made) -> None:
     used = [(20, 330.0), (40, 350.0), (60, 310.0), (80, 320.0), (100, 315.0)]
     text = tables.claim(6, CPU, {("gear", 0): result("gear", 0, used=used)})
@@ -142,7 +163,7 @@ def test_cost(result: Made) -> None:
     text = overview.cost(CPU, last_token(result, {0: 1.5, 1: 2.5, 2: 3.5}, {0: 0.5, 1: 0.5, 2: 0.5}))
     assert "Results: 6. Hours of training: 3.0; of measuring: 1.5." in text
     assert "Dates: 2026-01-01 to 2026-01-03." in text
-    assert "Differences with an interval: 3, of which 0 exclude zero." in text
+    assert "Differences with an interval in the tables of the claims: 2, of which 0 exclude zero." in text
     assert overview.cost(CPU, {}) == "Nothing has run yet: `gear evidence`."
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from gear.evidence import verdicts
 from gear.evidence.scales import CPU
-from gear.evidence.verdicts import DECISIONS
+from gear.evidence.verdicts import DECISIONS, UNGUIDED
 
 from .conftest import Made
 from .test_tables import Results
@@ -53,5 +53,30 @@ def test_collapse_is_below_half_of_the_codebook(result: Made):
 
 
 def test_every_decision_is_found_in_complete_results(everything: Results):
-    for decision in DECISIONS:
+    for decision in (*DECISIONS, *UNGUIDED):
         assert set(decision.values(everything)) == {0, 1, 2}, decision
+
+
+def test_what_was_stopped_has_run_and_has_no_number(result: Made):
+    """Nor is it a level to reach, nor measured in what its tokenizer began with."""
+    found = pair(result, (90.0, 91.0), (100.0, 101.0, 102.0))
+    found["gear", 2] = result("gear", 2, curve=[(100, 90.0)], failed="Diverged")
+    assert told(found, "1a") == ["-10.0 [-10.0, -10.0]", "3 of 3, 1 without a number", "no verdict"]
+    assert told(found, "3 VQ") == ["-", "3 of 3, 3 without a number", "no verdict"]
+    ends = {("gear", seed): result("gear", seed, curve=[(100, 4.0), (600, 3.0)]) for seed in range(3)}
+    ends |= {("repa", seed): result("repa", seed, curve=[(100, 9.0), (600, 4.0)]) for seed in range(2)}
+    ends["repa", 2] = result("repa", 2, curve=[(100, 9.0)], failed="Diverged")
+    assert told(ends, "1c") == ["-500 [-500, -500]", "3 of 3, 1 without a number", "no verdict"]
+
+
+def test_samples_that_are_all_alike_have_no_number(result: Made):
+    found = {("gear", seed): result("gear", seed, samples={"n": 10, "gfid": 90.0}) for seed in range(3)}
+    found |= {("ste", seed): result("ste", seed, samples={"n": 10}) for seed in range(3)}
+    assert told(found, "2b") == ["-", "3 of 3, 3 without a number", "no verdict"]
+
+
+def test_rules_that_hold_without_guidance_are_told(result: Made):
+    used = [(20, 400.0), (40, 390.0), (60, 395.0)]
+    found = {("control", seed): result("control", seed, used=used) for seed in range(3)}
+    assert told(found, "6", 2) == ["-20 [-20, -20]", "3 of 3", "holds here"]  # of the second table, step 40 of 60
+    assert told(found, "6", 3) == ["134 [134, 134]", "3 of 3", "holds here"]

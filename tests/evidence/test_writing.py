@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gear.config import ConfigError
-from gear.evidence import results
+from gear.evidence import results, writing
 from gear.evidence.claims import CLAIMS
 from gear.evidence.results import Result
 from gear.evidence.scales import CPU, GPU, SCALES
@@ -17,6 +17,7 @@ from gear.evidence.writing import BEGIN, write
 
 Results = dict[tuple[str, int], Result]
 ROOT = Path(__file__).parents[2]
+OTHERS = ("RESULTS-cpu-7-8.md", "RESULTS-gpu.md")
 NAMES = ("arms", "cost", "verdicts", "pace", *map(str, CLAIMS))
 BLOCKS = "".join(f"## {name}\n\n<!-- evidence cpu {name} -->\nold\n<!-- end -->\n\nBy hand.\n\n" for name in NAMES)
 
@@ -50,6 +51,22 @@ def test_between_the_markers_all_is_made_and_the_rest_stays(report: Path, eviden
 def test_writing_twice_gives_the_same_bytes(report: Path, evidence: Path) -> None:
     first = {path: path.read_bytes() for path in write(CPU, evidence, report)}
     assert {path: path.read_bytes() for path in write(CPU, evidence, report)} == first
+
+
+def test_other_seeds_have_a_report_and_figures_of_their_own(evidence: Path, everything: Results) -> None:
+    for (arm, seed), result in everything.items():
+        other = replace(result, seed=seed + 7)
+        results.write(results.place(evidence, CPU, arm, other.seed), other)
+    again = replace(CPU, seeds=(7, 8))
+    assert tuple(writing.report(scale) for scale in (CPU, again, GPU)) == tuple(map(Path, ("RESULTS.md", *OTHERS)))
+    paths = write(again, evidence, evidence.parent / "other" / writing.report(again))
+    assert [path.name for path in paths[:-1]] == [f"{name}-7-8.svg" for name in ("convergence", "knobs", "usage")]
+    text = paths[-1].read_text()
+    assert text.startswith("# What came of `gear evidence`, scale cpu, seeds 7, 8\n")
+    assert f"{len(everything) * 2 // 3} of {len(everything) * 2 // 3} results are there" in text
+    assert "](../evidence/cpu/usage-7-8.svg)" in text
+    first = {path: path.read_bytes() for path in paths}
+    assert {path: path.read_bytes() for path in write(again, evidence, paths[-1])} == first
 
 
 def test_before_anything_has_run(report: Path, tmp_path: Path) -> None:
