@@ -31,12 +31,13 @@ PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 log = logging.getLogger("gear")
 
 
-def scan(path: Path, classes: str = "folders", progress: bool = True, captioned: bool = False) -> Listing:
+def scan(path: Path, classes: str | None = "folders", progress: bool = True, captioned: bool = False) -> Listing:
     """All images below `path` in the order of their names, hidden files and folders aside.
 
     Sub-folders that hold images are classes, labelled as `class_list` says; images beside class folders are left out.
     Without such sub-folders the folder is one class. Links are followed, each folder once. Where there are no images
     but tars, it is theirs (`tars.read`). progress: whether a bar may be shown on stderr while tars are indexed.
+    classes: None where they do not matter: all images are of one.
 
     captioned: those that have captions, in one class: in a .txt beside each (a caption a line), or in .txt or .json
     members of tars; or `path` is a .csv, a .jsonl or COCO's .json (`tables.read`). Raises `DataError`, and `CacheError`
@@ -77,6 +78,15 @@ def scan(path: Path, classes: str = "folders", progress: bool = True, captioned:
     if captioned:
         return _captioned(path, walk)
     names, problems = walk.found, walk.problems
+    if classes is None:
+        return Listing(
+            folder=walk.root,
+            classes=(walk.root.name,),
+            names=tuple(names),
+            labels=np.zeros(len(names), dtype=np.int64),
+            problems=tuple(problems),
+            others=dict(walk.others),
+        )
     if tops:
         problems += [("beside the class folders", name) for name, t in zip(names, top, strict=True) if not t]
         names = [name for name, t in zip(names, top, strict=True) if t]
@@ -125,7 +135,7 @@ def _before_pattern(path: Path) -> Path:
     return next(parent for parent in path.parents if not PATTERN.search(str(parent)))
 
 
-def _tarred(path: Path, walk: "_Walk", classes: str, progress: bool, captioned: bool) -> Listing:
+def _tarred(path: Path, walk: "_Walk", classes: str | None, progress: bool, captioned: bool) -> Listing:
     if walk.compressed:
         raise DataError(compressed(walk.root / walk.compressed[0]))
     parts = {tar: {word[:2] for word in PARTS.intersection(re.split("[^a-z]+", tar.lower()))} for tar in walk.tars}

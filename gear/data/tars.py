@@ -44,13 +44,15 @@ class Tarred:
     captions: InTars | None  # None: not asked for
 
 
-def read(root: Path, tars: Sequence[str], classes: str, progress: bool = True, captioned: bool = False) -> Tarred:
+def read(
+    root: Path, tars: Sequence[str], classes: str | None, progress: bool = True, captioned: bool = False
+) -> Tarred:
     """The images of `tars`, files below `root`, tar by tar.
 
-    Classes are as `label_list` says; without any label all images are of one class, called as `root` is; else those
-    without one are left out. captioned: those with a caption, in one class whatever their labels. A tar that ends too
-    early gives what is whole in it, and a warning. progress: whether a bar may be shown on stderr. Raises `DataError`,
-    and `CacheError` where the index cannot be kept.
+    Classes are as `label_list` says; without any label, or with None, all images are of one class, called as `root` is;
+    else those without one are left out. captioned: those with a caption, in one class whatever their labels. A tar that
+    ends too early gives what is whole in it, and a warning. progress: whether a bar may be shown on stderr. Raises
+    `DataError`, and `CacheError` where the index cannot be kept.
     """
     found = _indexes(root, tars, progress)
     _warn(root, {tar: f.cut for tar, f in zip(tars, found, strict=True) if f.cut})
@@ -65,6 +67,8 @@ def read(root: Path, tars: Sequence[str], classes: str, progress: bool = True, c
     others = dict(sum((Counter(f.others) for f in found), Counter()))
     if captioned:
         return _captioned(root, found, names, problems, others, members)
+    if classes is None:
+        return Tarred((root.name,), names, np.zeros(len(names), np.int64), tuple(problems), others, members, None)
     words = sorted({label for f in found for label in f.said})
     place = {label: i for i, label in enumerate(words)}
     numbers = [np.array([*(place[label] for label in f.said), -1], dtype=np.int64)[f.labels] for f in found]

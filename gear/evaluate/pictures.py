@@ -1,10 +1,9 @@
 """Image files in a folder, its tars, or a zip, decoded as training decodes them (`gear.data.decode`)."""
 
 import hashlib
-import logging
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,15 @@ from PIL import Image
 
 from gear.data import DataError
 from gear.data.crop import Interpolation
-from gear.data.decode import FORMATS, ORIENTATION, SUFFIXES, Skip, any_size, decode
+from gear.data.decode import FORMATS, ORIENTATION, SUFFIXES, UNREAD, Skip, any_size, decode
 from gear.data.decode import opened as open_image
 from gear.data.folder import scan
+from gear.data.images import count, describe
 from gear.data.members import File, Member, open_file
 from gear.evaluate.ahead import cores, in_order
 from gear.progress import bars
 
 SLOW = 5000  # images whose sizes take long enough to look at for a progress bar
-
-log = logging.getLogger("gear")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +93,17 @@ class Pictures:
 
 
 def in_folder(path: Path) -> Pictures:
-    """All images below a folder, or in its tars. Raises `DataError`."""
-    listing = scan(path)
-    beside = [name for reason, name in listing.problems if reason == "beside the class folders"]
-    if beside:
+    """All images below a folder, or in its tars, whatever their labels. Raises `DataError`, also where one of them
+    would be left out."""
+    listing = scan(path, None)
+    beside = next((name for name in listing.names if "/" not in name), None)
+    below = next((name for name in listing.names if "/" in name), None)
+    if beside is not None and below is not None:
         raise DataError(
-            f"{path} holds images ({beside[0]}, ...) and folders of images ({listing.classes[0]}, ...): give a folder "
-            "with only one of the two, so that it is clear which are meant."
+            f"{path} holds images ({beside}, ...) and folders of images ({below.partition('/')[0]}, ...): give a "
+            "folder with only one of the two, so that it is clear which are meant."
         )
-    if listing.problems:
-        log.warning("%s: %s", path, listing.report())
+    _require_all(path, listing.problems)
 
     def version(i: int) -> str:
         file = listing.file(i)
@@ -116,14 +115,16 @@ def in_folder(path: Path) -> Pictures:
 
 
 def in_zip(path: Path) -> Pictures:
-    """All images in a zip, by name. Raises `DataError`."""
+    """All images in a zip, by name. Raises `DataError`, also where one of them would be left out."""
     try:
         archive = zipfile.ZipFile(path)  # stays open: the sources of an evaluation live as long as it
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} is not a whole zip file ({error}): make it or download it again.") from error
-    images = {info.filename: info for info in archive.infolist() if Path(info.filename).suffix.lower() in SUFFIXES}
-    hidden = [name for name in images if name.startswith("__MACOSX/") or "/." in f"/{name}"]
-    names = tuple(sorted(images.keys() - set(hidden), key=lambda name: name.split("/")))
+    members = {info.filename: info for info in archive.infolist() if not _hidden(info.filename)}
+    suffixes = {name: Path(name).suffix.lower() for name in members}
+    unread = [name for name in members if suffixes[name] in UNREAD]
+    _require_all(path, [(f"{suffixes[name]}, a format that is not read", name) for name in unread])
+    names = tuple(sorted((name for name in members if suffixes[name] in SUFFIXES), key=lambda name: name.split("/")))
 
     @contextmanager
     def file(i: int) -> Iterator[File]:
@@ -136,4 +137,17 @@ def in_zip(path: Path) -> Pictures:
             copy.flush()
             yield copy.name
 
-    return Pictures("zip", path, names, file, lambda i: f"{images[names[i]].file_size} {images[names[i]].CRC}")
+    return Pictures("zip", path, names, file, lambda i: f"{members[names[i]].file_size} {members[names[i]].CRC}")
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith("__MACOSX/") or "/." in f"/{name}"
+
+
+def _require_all(path: Path, problems: Sequence[tuple[str, str]]) -> None:
+    """Raises `DataError` for images that are there and left out, as pairs of a reason and a name."""
+    if problems:
+        raise DataError(
+            f"not all images of {path} can be used. Left out: {describe(*count(problems))}. Remove or replace them: a "
+            "number over the others would be one of another set."
+        )

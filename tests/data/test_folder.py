@@ -27,6 +27,13 @@ def test_class_folders_with_folders_in_them(tmp_path):
     assert listing.problems == ()
 
 
+def test_without_classes_all_images_are_of_one(tmp_path):
+    touch(tmp_path, "cat/a.png", "loose.png")
+    listing = scan(tmp_path, None)
+    assert found(listing) == {"cat/a.png": tmp_path.name, "loose.png": tmp_path.name}
+    assert listing.problems == ()
+
+
 def test_flat_folder_is_one_class(tmp_path, monkeypatch):
     touch(tmp_path / "pets", "a.jpg", "b.gif", "c.tiff")
     assert set(found(scan(tmp_path / "pets")).values()) == {"pets"}

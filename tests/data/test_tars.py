@@ -162,6 +162,13 @@ def test_images_without_a_label_are_left_out_and_counted(write, tmp_path):
     assert ("without a label", "a.tar/unlabelled.jpg") in listing.problems
 
 
+def test_without_classes_labels_do_not_matter(write, tmp_path):
+    labelled(write, tmp_path, {**NO_LABELS, "here": ("cls", b"cat")})
+    listing = scan(tmp_path, None)
+    assert len(listing) == len(NO_LABELS) + 1
+    assert (listing.classes, listing.problems) == ((tmp_path.name,), ())
+
+
 def test_without_any_label_there_is_one_class(write, tmp_path):
     listing = labelled(write, tmp_path / "pets", NO_LABELS)
     assert len(listing) == len(NO_LABELS)

@@ -1,6 +1,9 @@
 """Images to measure, from every kind of place; what they must not be."""
 
+import io
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +175,60 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path: Path):
     (tmp_path / "004.png").write_bytes((tmp_path / "004.png").read_bytes()[:60])
     with pytest.raises(DataError, match=r"004\.png .* cannot be used \(broken\).*another set"):
         everything(images.opened(tmp_path))
+
+
+def tarred(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as bundle:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            bundle.addfile(member, io.BytesIO(data))
+    return path.parent
+
+
+def of_pictures(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(saved(folder, pictures()).iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [
+        (lambda where: (where / "gone.png").symlink_to(where / "absent"), r"1 not readable \(gone\.png\)"),
+        (lambda where: (where / "a.HEIC").write_bytes(b""), r"1 \.heic, a format that is not read \(a\.HEIC\)"),
+    ],
+    ids=["link", "heic"],
+)
+def test_images_that_are_lost_are_an_error(lose: Callable[[Path], object], said: str, tmp_path: Path):
+    lose(saved(tmp_path, pictures()))
+    with pytest.raises(DataError, match=rf"Left out: {said}\. .*another set"):
+        images.opened(tmp_path)
+
+
+def test_images_that_a_tar_loses_are_an_error(tmp_path: Path):
+    members = of_pictures(tmp_path / "files")
+    where = tarred(tmp_path / "cut" / "a.tar", members)
+    (where / "a.tar").write_bytes((where / "a.tar").read_bytes()[:6000])
+    with pytest.raises(DataError, match=r"1 cut off where its tar ends .*another set"):
+        images.opened(where)
+    for name, said in (("000.jpg", "with the key of an earlier one"), ("a.seg.png", "with two suffixes")):
+        where = tarred(tmp_path / name / "a.tar", {**members, name: members["000.png"]})
+        with pytest.raises(DataError, match=rf"1 {said} \(a\.tar/{name}\)"):
+            images.opened(where)
+
+
+def test_labels_in_a_tar_do_not_matter(tmp_path: Path):
+    members = of_pictures(tmp_path / "files")
+    where = tarred(tmp_path / "tars" / "a.tar", {**members, "003.cls": b"7"})
+    assert torch.equal(everything(images.opened(where)), nchw(pictures()))
+
+
+def test_images_in_a_zip_that_are_not_read_are_an_error(tmp_path: Path):
+    where = zipped(saved(tmp_path / "images", pictures()), tmp_path / "images.zip", zipfile.ZIP_STORED)
+    with zipfile.ZipFile(where, "a") as archive:
+        archive.writestr("deep/a.heic", b"")
+    with pytest.raises(DataError, match=r"1 \.heic, a format that is not read \(deep/a\.heic\).*another set"):
+        images.opened(where)
 
 
 def test_what_is_ambiguous_empty_or_nothing_is_refused(tmp_path: Path):
