@@ -90,8 +90,11 @@ def weights_used(config: Config) -> dict[str, str]:
 
 
 def aligned(config: Config) -> bool:
-    """Not without a generator, and not at lam = 0 (LlamaGen)."""
-    return not isinstance(config.stage, cfg.Warmup) and config.stage.lam > 0
+    """Not without a generator, and not at lam = 0 (LlamaGen), unless the tokenizer alone is guided."""
+    stage = config.stage
+    if isinstance(stage, cfg.Warmup):
+        return False
+    return stage.lam > 0 or (isinstance(stage, cfg.Gear) and stage.guidance > 0)
 
 
 def chosen_targets(config: Config) -> tuple[cfg.Target, ...]:

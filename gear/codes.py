@@ -101,11 +101,11 @@ def require_same_files(config: Config, shards: Shards, train: Images | Listing) 
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    assert config.tokenizer.init is not None
-    weights = sha256(sources.file_of(config.tokenizer.init))
-    d = config.data
+    """Without the tokenizer's weights of a run that goes on, whose record has the digest of all that codes are of."""
+    d, init = config.data, config.tokenizer.init
     sets = {"path": d.path, "mixture": [part.path for part in d.mixture], "captioned": build.captioned(config)}
-    return {**sets, "holdout": d.holdout, **asdict(cropping(config)), "tokenizer": weights}
+    weights = {} if init is None else {"tokenizer": sha256(sources.file_of(init))}
+    return {**sets, "holdout": d.holdout, **asdict(cropping(config)), **weights}
 
 
 def _same(config: Config, shards: Shards, asked: dict[str, Any]) -> None:

@@ -219,6 +219,7 @@ class Target:
 
 
 NAMED = ("builtin", "cifar10", "emoji")  # data sets known by name
+LABELS = ("folders", "imagenet")  # `Data.classes` that are no file
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,8 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a step is computed, on however many devices; its numbers are the same up to rounding."""
+    """How a step is computed, on however many devices. Its numbers are the same up to rounding, but for `accumulate`
+    where the tokenizer trains: its entropy and its critic's batch normalisation are then of a part."""
 
     accumulate: int = 1  # parts of a device's share of the batch, one after the other; batch statistics are of a part
     shard: bool = False  # generator, its average and optimiser spread over the devices (FSDP2), for XL and above

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from gear import build, codes, data, provenance, ranks, sources, text
-from gear.config import NAMED, Config, ConfigError, flips, grid
+from gear.config import LABELS, NAMED, Config, ConfigError, Frozen, flips, grid
 from gear.config_check import check
 from gear.config_json import differences, plain, read, to_json
 from gear.data import Images
@@ -41,7 +41,7 @@ from gear.watching import Watcher
 
 CONFIG = "config.json"
 SOME = 512  # images that a target's channels are standardised over
-TUNABLE = (  # a run may go on with others: what was done stays the same, up to rounding
+TUNABLE = (  # a run may go on with others: what was done stays the same
     *("device", "log_every", "save_every", "steps", "keep_last", "keep_every", "engine", "guards", "watch"),
 )
 
@@ -117,7 +117,8 @@ def supply(config: Config, prepared: Prepared | None, on: torch.device) -> Suppl
         codes.require_same_files(config, shards, p.train)
         live = _live(config, p, on)
         stored = Stored(shards, c.batch, c.seed, flips(c), (), live, on, captioned, mixture)
-        return _from_images(config, p, stored)
+        fed = _from_images(config, p, stored)
+        return dataclasses.replace(fed, record=provenance.of_codes(shards) | fed.record)
     dims = {t.name: shards.shape.features[t.name] for t in build.chosen_targets(config)}
     batches = Stored(shards, c.batch, c.seed, flips(c), dims, None, on, captioned, mixture)
     null = torch.tensor(shards.about["null"]) if captioned else None
@@ -188,7 +189,7 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
     build_from = _without_init(config) if started else config
     with distributed.first_here():
         build.require(build_from)
-        fed = supply(config, prepared, on)
+        fed = supply(build_from, prepared, on)
     if config.generator.classes not in (None, len(fed.classes)):
         raise ConfigError(
             f"generator.classes is {config.generator.classes}, but {config.data.path} has {len(fed.classes)}."
@@ -210,6 +211,14 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
             temporary.write_text(to_json(config) + "\n")
         if not started:
             provenance.write(run, fed.record | {"weights": build.weights_used(config)})
+        elif not isinstance(config.stage, Frozen):
+            before = state.newest(run, ())
+            if before and before.config.engine.accumulate != config.engine.accumulate:
+                console.print(
+                    f"engine.accumulate is {config.engine.accumulate}, and was {before.config.engine.accumulate}: the "
+                    "tokenizer's batch statistics are of a part, so that what is learnt from here on differs a little.",
+                    style="yellow",
+                )
     title = run.resolve().name
     return Ready(training.groups, training.step, fed.batches, fed.classes, on, title, console, watch)
 
@@ -220,14 +229,18 @@ def _without_init(config: Config) -> Config:
 
 
 def in_full(config: Config) -> Config:
-    """Folders by their whole paths, so that the run can go on from elsewhere, and whether images are flipped."""
+    """Files and folders by their whole paths, so that the run can go on from elsewhere, and whether images are
+    flipped. What it begins with may be named, too, and stays as it is: its weights are in the run."""
 
     def whole(path: str) -> str:
         return path if path in NAMED else str(Path(path).expanduser().absolute())
 
     parts = tuple(dataclasses.replace(part, path=whole(part.path)) for part in config.data.mixture)
-    d = dataclasses.replace(config.data, path=whole(config.data.path), mixture=parts, flip=flips(config))
-    return dataclasses.replace(config, data=d)
+    d = config.data
+    more = {"codes": d.codes and whole(d.codes), "classes": d.classes if d.classes in LABELS else whole(d.classes)}
+    d = dataclasses.replace(d, path=whole(d.path), mixture=parts, flip=flips(config), **more)
+    own = tuple(dataclasses.replace(t, weights=t.weights and whole(t.weights)) for t in config.targets)
+    return dataclasses.replace(config, data=d, targets=own)
 
 
 def claim(config: Config, run: Path) -> bool:
@@ -236,18 +249,23 @@ def claim(config: Config, run: Path) -> bool:
     file, newest = run / CONFIG, state.newest(run, ())
     if newest is None:  # a start that failed has nothing to lose
         return False
-    config, there = in_full(config), in_full(read(file) if file.exists() else newest.config)
-    same = dataclasses.replace(there, **{name: getattr(config, name) for name in TUNABLE})
-    same = dataclasses.replace(same, data=dataclasses.replace(same.data, workers=config.data.workers))
-    if different := differences(same, config):
+    config, there = in_full(config), in_full(newest.config)  # not by the file, which may have been edited
+    whole = file.exists() and _tuned(in_full(read(file)), there) == there
+    if different := differences(_tuned(there, config), config):
         raise ConfigError(
             f"{run} already holds a run with another configuration ({'; '.join(different)}). "
             "Choose another folder with --out, or delete this one"
-            + (f", or go on with it as it was: gear train {file}" if file.exists() else ".")
+            + (f", or go on with it as it was: gear train {file}" if whole else ", or give what it began with.")
         )
     if (done := newest.step) > config.steps:
         raise ConfigError(f"{run} has made {done} steps already; steps must be at least that. It is {config.steps}.")
     return True
+
+
+def _tuned(config: Config, other: Config) -> Config:
+    """With what a run may go on with from the other one."""
+    tuned = dataclasses.replace(config, **{name: getattr(other, name) for name in TUNABLE})
+    return dataclasses.replace(tuned, data=dataclasses.replace(tuned.data, workers=other.data.workers))
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,8 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             )
         if not source.is_dir():
             _from_hub(str(source), CONFIG, **options)  # which says what is wrong; huggingface_hub would not always
+        elif (source / CONFIG).exists():
+            about(source)  # the same
         return super().from_pretrained(source, **options)
 
     @classmethod
@@ -194,8 +196,11 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
             options = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download, "token": token}
             file = _from_hub(model_id, MODEL, local_files_only=local_files_only, **options)
         tensors = tensors_in(file)
-        with no_larger_than(tensors, found["settings"], model_id):
-            model = cls.from_settings(found["settings"])
+        settings = found.get("settings")
+        if not isinstance(settings, dict):
+            raise ModelError(f"the {CONFIG} of {model_id} does not describe a model that gear saved.")
+        with no_larger_than(tensors, settings, model_id):
+            model = cls.from_settings(settings)
         if wrong := faults(tensors, model.state_dict()):
             raise ModelError(f"{file} does not fit its config.json: {some(wrong)}.")
         model.load_state_dict(tensors)

@@ -333,7 +333,7 @@ def _codebook(size: float, codebook: Mapping[str, float | None]) -> str:
     told = f"effective size {size:.1f}"
     told += f", {size / largest:.0%} of the largest so far ({largest:.1f})" if largest else ""
     told += "" if entropy is None else f"; entropy {entropy:.3f}"
-    return told + ("" if dead is None else f"; {dead:.0f} dead")
+    return told + ("" if dead is None else f"; {dead:.1%} dead")
 
 
 def _pairs(values: Mapping[str, float | None]) -> Table:

@@ -111,6 +111,16 @@ def test_without_alignment_no_target_is_read(tiny: Config, no_weights: None, sta
     assert build.targets(replace(tiny, stage=stage), lambda: torch.zeros(1, 3, 32, 32, dtype=torch.uint8), CPU) == ()
 
 
+def test_the_tokenizer_alone_may_be_guided(tiny: Config) -> None:
+    """And by nothing where it is not: then the targets are not even read."""
+    guided, free = (replace(tiny, stage=Gear(lam=0.0, lam_soft=lam)) for lam in (0.5, 0.0))
+    assert build.chosen_targets(guided) == tiny.targets
+    assert build.chosen_targets(free) == ()
+    fed = run.supply(guided, None, torch.device("cpu"))
+    terms = build.training(guided, len(fed.classes), fed.dims, torch.device("cpu")).step(fed.batches(0)).terms
+    assert float(terms["align_soft"]) != 0
+
+
 def test_the_target_is_standardised_over_the_given_images(tiny: Config) -> None:
     pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     (target,) = build.targets(tiny, lambda: pixels, CPU)

@@ -18,7 +18,7 @@ from rich.console import Console
 from gear import build, provenance, run
 from gear.cli import main
 from gear.config import Config, ConfigError, Frozen, Target
-from gear.config_json import to_json
+from gear.config_json import read, to_json
 from gear.data import DataError, members, shards
 from gear.data.shards import INDEX
 from gear.encode import encode
@@ -145,6 +145,25 @@ def test_stored_features_need_no_image(tiny, trained, photos, tmp_path, monkeypa
     (line,) = (line for line in log.read(tmp_path / "run" / log.NAME) if line["step"] == 3)
     assert line["ntp"] > 0
     assert json.loads((tmp_path / "run" / provenance.NAME).read_text())["train"] > 0
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["live features", "stored features"])
+def test_it_goes_on_elsewhere_and_without_the_tokenizer_it_began_with(tiny, trained, tmp_path, monkeypatch, features):
+    """Its weights are in the checkpoint; which codes they go with is in the run's record."""
+    warm = shutil.copytree(trained, tmp_path / "here" / "warm")
+    monkeypatch.chdir(tmp_path / "here")
+    live = frozen(tiny, Path("warm"))
+    encode(live, Path("codes"), features)
+    stored = replace(live, data=replace(live.data, codes="codes"), steps=1)
+    run.train(stored, Path("run"))
+    shutil.rmtree(warm)
+    monkeypatch.chdir(tmp_path)
+    longer = replace(read(tmp_path / "here" / "run" / run.CONFIG), steps=2)
+    run.train(longer, tmp_path / "here" / "run")
+    index = tmp_path / "here" / "codes" / INDEX
+    index.write_text(index.read_text().replace('"tokenizer": "', '"tokenizer": "0'))
+    with pytest.raises(ConfigError, match="stored codes differ"):
+        run.train(replace(longer, steps=3), tmp_path / "here" / "run")
 
 
 def test_what_is_stored_is_what_the_tokenizer_says(tiny, trained, tmp_path):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gear import provenance, run, weights
 from gear.config import IBQ, LFQ, Config, ConfigError, Frozen, Gear, Generator, Naive, Stage, Warmup
-from gear.config_json import read
+from gear.config_json import read, to_json
 from gear.store import saving
 from gear.train import log, state
 from gear.train.batches import Batches, Streamed
@@ -259,6 +259,38 @@ def test_a_folder_of_images_is_kept_by_its_whole_path(
     train(near, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     train(read(tmp_path / "run" / run.CONFIG), tmp_path / "run")
+
+
+def test_files_that_are_named_are_kept_by_their_whole_paths(tiny: Config, tmp_path: Path, monkeypatch: Any) -> None:
+    target = replace(tiny.targets[0], weights="w.safetensors")
+    near = replace(tiny, data=replace(tiny.data, codes="codes", classes="names.txt"), targets=(target,))
+    monkeypatch.chdir(tmp_path)
+    there = run.in_full(near)
+    assert (there.data.codes, there.data.classes) == (str(tmp_path / "codes"), str(tmp_path / "names.txt"))
+    assert there.targets[0].weights == str(tmp_path / "w.safetensors")
+    monkeypatch.chdir("/")
+    assert run.in_full(there) == there
+    for labels in ("folders", "imagenet"):
+        assert run.in_full(replace(tiny, data=replace(tiny.data, classes=labels))).data.classes == labels
+
+
+def test_an_edited_configuration_is_another_one(tiny: Config, taken: Path) -> None:
+    """The checkpoint knows what it was made with, so that the file in the folder cannot say otherwise."""
+    file = taken / run.CONFIG
+    stage = replace(tiny.stage, tau=0.9) if isinstance(tiny.stage, Gear) else Gear(tau=0.9)
+    edited = replace(read(file), stage=stage, steps=9)
+    file.write_text(to_json(edited))
+    before = files(taken)
+    with pytest.raises(ConfigError, match=r"another configuration \(stage\..*, or give what it began with"):
+        train(read(file), taken)
+    assert files(taken) == before
+
+
+def test_other_parts_of_a_batch_are_told_where_the_tokenizer_trains(tiny: Config, taken: Path, tmp_path: Path) -> None:
+    said = io.StringIO()
+    other = replace(tiny, steps=tiny.steps + 1, engine=replace(tiny.engine, accumulate=3))
+    run.train(other, taken, console=Console(file=said, width=400))
+    assert "engine.accumulate is 3, and was 1: the tokenizer's batch statistics are of a part" in said.getvalue()
 
 
 def test_steps_may_grow(tiny: Config, taken: Path, tmp_path: Path) -> None:

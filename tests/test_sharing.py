@@ -20,7 +20,7 @@ import gear
 from gear import exporting, inference, provenance, run, sources
 from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, ConfigError, Generator
 from gear.generator import Generator as GeneratorNet
-from gear.sharing import CONFIG, MODEL, ModelError
+from gear.sharing import CONFIG, FORMAT, MODEL, ModelError
 from gear.store.card import rows
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train.state import CheckpointError
@@ -132,7 +132,13 @@ def test_what_a_stranger_says_of_the_card_is_text_or_nothing(tmp_path: Path, car
     ("damage", "said"),
     [
         (lambda folder: (folder / CONFIG).unlink(), "must hold a Tokenizer that gear saved; it holds no config.json"),
-        (lambda folder: (folder / CONFIG).write_text("{}"), "a model of another library|no config.json"),
+        *(
+            (
+                lambda folder, text=text: (folder / CONFIG).write_text(text),
+                f"{CONFIG} does not describe a model that gear",
+            )
+            for text in ("{}", '{"format": "', "[]", json.dumps({"format": FORMAT, "kind": "Tokenizer"}))
+        ),
         (lambda folder: (folder / MODEL).write_bytes(b"\0" * 20), "not a whole safetensors file"),
         (lambda folder: (folder / MODEL).unlink(), "model.safetensors"),
     ],

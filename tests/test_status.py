@@ -32,7 +32,7 @@ def line(step: int, **more: Any) -> dict[str, Any]:
         "ntp": 6.5 - step / 100,
         "grad_tokenizer": 0.5,
     }
-    numbers |= {"skipped_tokenizer": 0, "effective_size": 400.0 - step, "codebook_entropy": 5.9, "dead_codes": 12.0}
+    numbers |= {"skipped_tokenizer": 0, "effective_size": 400.0 - step, "codebook_entropy": 5.9, "dead_codes": 0.12}
     return numbers | {"memory_gib": 1.5, "ranks": 1} | more
 
 
@@ -98,7 +98,7 @@ def test_a_stopped_run(folder: Path, capsys: pytest.CaptureFixture[str], monkeyp
         "effective_size": 360.0,
         "largest_seen": 390.0,
         "codebook_entropy": 5.9,
-        "dead_codes": 12.0,
+        "dead_codes": 0.12,
     }
     assert found["skipped"] == {"tokenizer": {"updates": 3, "last_step": 20}}
     assert found["evaluations"] == {"last": None, "best": {}}
@@ -115,7 +115,7 @@ def test_a_stopped_run(folder: Path, capsys: pytest.CaptureFixture[str], monkeyp
         "step 40 of 550 (7.3%)",
         "speed 16.2 images/s, 80 s of training, 17.0 min left",
         "ntp 6.1",
-        "effective size 360.0, 92% of the largest so far (390.0); entropy 5.900; 12 dead",
+        "effective size 360.0, 92% of the largest so far (390.0); entropy 5.900; 12.0% dead",
         "left out 3 of tokenizer (last: step 20) updates",
         "step 30 0.0 MiB",
         "iB free",

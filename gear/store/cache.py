@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,8 +56,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises `CacheError` where the folder cannot be written or the disk is full.
     """
     for old in path.parent.glob(".*.partial"):
-        if time.time() - old.stat().st_mtime > STALE:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # whoever writes it may be done meanwhile
+            if time.time() - old.stat().st_mtime > STALE:
+                old.unlink()
     try:
         with beside(path) as partial, partial.open("x+b") as file:
             yield file

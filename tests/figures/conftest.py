@@ -33,7 +33,7 @@ def log(rng: np.random.Generator, steps: int, eq2: bool, soft: bool, entropy: fl
             "ntp": 4.2 + 2 * math.exp(-6 * part) + noise[2],
             "align_hard": -0.5 * (1 - math.exp(-5 * part)) + noise[3] / 4,
         }
-        line |= {"codebook_entropy": H, "effective_size": math.exp(H), "dead_codes": 3.0}
+        line |= {"codebook_entropy": H, "effective_size": math.exp(H), "dead_codes": 0.03}
         if eq2:
             terms = {name: value * (0.8 + 0.3 * math.exp(-5 * part)) for name, value in EQ2.items()}
             terms = {name: value * (1 + noise[4 + i]) for i, (name, value) in enumerate(terms.items())}

@@ -81,6 +81,23 @@ def test_remains_of_a_killed_process_are_removed(tmp_path):
     assert recent.exists()  # another process may be writing it
 
 
+def test_another_process_may_finish_meanwhile(tmp_path, monkeypatch):
+    """What it wrote is there when the folder is listed, and has its own name when it is asked how old it is."""
+    other, stat = tmp_path / ".a.bin.1.partial", Path.stat
+    other.write_bytes(b"whole")
+
+    def finished(path, **options):
+        if path == other and other.exists():
+            other.rename(tmp_path / "a.bin")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "exists", lambda path: os.path.lexists(path))
+    monkeypatch.setattr(Path, "stat", finished)
+    with cache.writing(tmp_path / "b.bin") as file:
+        file.write(b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "b.bin"]
+
+
 @pytest.mark.parametrize(
     ("size", "words"),
     [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (9_830_400_000, "9.8 GB"), (10**15, "1000.0 TB")],
