@@ -1,6 +1,7 @@
 """Refuses a configuration that cannot work, before anything is loaded."""
 
 import dataclasses
+import math
 
 from gear.config import NAMED, VQGAN, Config, ConfigError, Frozen, Gear, Naive, Warmup
 
@@ -111,7 +112,7 @@ def check(config: Config) -> Config:
         needed = "set with data.codes and a random crop: only fixed crops can be stored"
         need(d.crop == "center" or d.views is not None, "data.views", needed, d.views)
     s = config.sampling
-    need(s.cfg_scale >= 0, "sampling.cfg_scale", "0 or more (1 is no guidance)", s.cfg_scale)
+    need(0 <= s.cfg_scale < math.inf, "sampling.cfg_scale", "0 or more (1 is no guidance)", s.cfg_scale)
     need(s.temperature >= 0, "sampling.temperature", "0 or more", s.temperature)
     need(s.top_k >= 0, "sampling.top_k", "0 or more (0 keeps all)", s.top_k)
     need(0 < s.top_p <= 1, "sampling.top_p", "in (0, 1]", s.top_p)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,7 @@ def test_a_file_is_named(tmp_path: Path) -> None:
         ("tokenizer.backbone", MAGVIT2(blocks=0), "tokenizer.backbone.blocks must be at least 1"),
         ("sampling.top_p", 0.0, "sampling.top_p must be in (0, 1]"),
         ("sampling.cfg_scale", -1.0, "sampling.cfg_scale must be 0 or more"),
+        ("sampling.cfg_scale", math.inf, "sampling.cfg_scale must be 0 or more"),
         ("seed", 2**63, "seed must be from 0 to"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from gear.commands.drawing import stem
+from gear.commands.drawing import named
 from gear.commands.models import called, folder, model, slug, weights_sha256
 from gear.evaluate.images import ImageSource
 from gear.evaluate.results import Model
@@ -56,4 +56,4 @@ class Beside:
         """Where an evaluation goes by default."""
         checkpoint = self.pair.checkpoint
         step = f"step-{checkpoint.step}" if checkpoint.step else ""
-        return folder(checkpoint) / slug("reconstruction", stem(data), interpolation, step)
+        return folder(checkpoint) / named("reconstruction", (data,), slug(interpolation, step))

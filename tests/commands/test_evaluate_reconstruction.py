@@ -146,6 +146,14 @@ def test_by_default_it_writes_into_the_run(trained):
     assert folder == trained / "evaluations" / "reconstruction-builtin-bicubic-step-6"
 
 
+def test_two_sets_of_one_name_have_a_folder_each(trained, tmp_path):
+    beside = Beside(load(trained, "cpu"), images.opened("builtin"))
+    places = [tmp_path / name / "val" for name in ("one", "other")]
+    for place in places:
+        place.mkdir(parents=True)
+    assert len({beside.folder(str(place), "bicubic") for place in places}) == 2
+
+
 def test_what_it_refuses(trained, images_folder, tmp_path):
     with pytest.raises(MeasureError, match="at least 4 images"):
         measure(trained, "--data", images_folder, "--n", 3, "--out", tmp_path)
