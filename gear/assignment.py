@@ -5,9 +5,10 @@ Every quantizer of the paper defines the same kind of object, up to a constant p
     A_ik = s <z_i, c_k> + b_k        VQ: s = 2, b_k = -|c_k|^2      LFQ: s = 2, b = 0      IBQ: s = 1, b = 0
 
 so the soft read-out softmax(A / tau) E is attention over the codebook: query z, key c, value E. A is therefore computed
-a tile at a time (`gear.tiles`), and again in the backward pass; memory grows with N (d + D) + K, not with N K. At 32
-images of 256 tokens and K = 16384 one float32 N x K matrix is 0.5 GiB, and a plain implementation keeps several. What
-bounds it: arithmetic, 2 N K D for the read-out, and N K exponentials.
+a tile at a time (`gear.tiles`), and again in the backward pass; memory grows with N (d + D) + K, not with N K (but for
+N K d / 64 floats in the backward pass of the soft read-out on CUDA, where codewords have a gradient). At 32 images of
+256 tokens and K = 16384 one float32 N x K matrix is 0.5 GiB, and a plain implementation keeps several. What bounds it:
+arithmetic, 2 N K D for the read-out, and N K exponentials.
 
 A is float32 even under bfloat16 autocast and beside TF32 (float64 stays float64): <z, c> near 1 has a resolution of
 0.004 in bfloat16, which changes 7 % of the arg maxes on a random sphere at K = 16384, d = 8.

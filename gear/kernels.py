@@ -11,7 +11,8 @@ db_k = sum_i dA_ik. Scores are made anew wherever they are needed: d is small, s
 
 What bounds it: of `soft` two matrix products of 2 N K D operations, one each way, on the tensor cores in the precision
 of the products around it; of the rest N K exponentials, ten passes over them in a step. Sums go in a fixed order,
-without atomics, so equal inputs give equal bits.
+without atomics, so equal inputs give equal bits: the backward pass of `soft` keeps dc of each 64 positions until then,
+which is N K d / 64 floats where codewords have a gradient.
 
 Scores are products of float32, computed as such. N positions, K codewords, d latent channels, D width.
 """
@@ -93,10 +94,11 @@ def _soft_forward(
 @kernel
 def _soft_backward(
     z_ptr, c_ptr, b_ptr, E_ptr, g_ptr, l_ptr, gu_ptr, dz_ptr, dc_ptr, db_ptr, N, K, d, D,
-    BIAS: constexpr, DP: constexpr, BM: constexpr, BN: constexpr, BD: constexpr,
+    BIAS: constexpr, CODES: constexpr, BIASES: constexpr, DP: constexpr, BM: constexpr, BN: constexpr, BD: constexpr,
     PRODUCT: constexpr, PARTS: constexpr,
 ):  # fmt: skip
-    """A block of rows and a part of the codebook: dz summed over the part, dc and db over the block."""
+    """A block of rows and a part of the codebook: dz summed over the part, dc (where CODES) and db (where BIASES) over
+    the block."""
     block, part = tl.program_id(0), tl.program_id(1)
     rows = block * BM + tl.arange(0, BM)
     z = _vectors(z_ptr, rows, N, d, DP)
@@ -119,9 +121,11 @@ def _soft_backward(
         p = tl.exp(_scores(z, c, b_ptr, cols, K, BIAS) - lse[:, None])
         dA = tl.where(inside[:, None], p * (gE - gu[:, None]), 0.0)
         dz += tl.dot(dA, c, input_precision="ieee")
-        _keep_vectors(dc_ptr + block * K * d, cols, K, d, DP, tl.dot(tl.trans(dA), z, input_precision="ieee"))
-        if BIAS:
-            tl.store(db_ptr + block * K + cols, tl.sum(dA, 0), mask=cols < K)
+        if CODES:
+            of_block = block.to(tl.int64) * K * d  # which 32 bits do not hold for many positions and codewords
+            _keep_vectors(dc_ptr + of_block, cols, K, d, DP, tl.dot(tl.trans(dA), z, input_precision="ieee"))
+        if BIASES:
+            tl.store(db_ptr + block.to(tl.int64) * K + cols, tl.sum(dA, 0), mask=cols < K)
     _keep_vectors(dz_ptr + part * N * d, rows, N, d, DP, dz)
 
 
@@ -151,14 +155,16 @@ class Soft(torch.autograd.Function):
         (N, d), (K, D) = z.shape, E.shape
         gu, g = (g * u).sum(-1), g.to(E.dtype).contiguous()
         BM, BN, BD, warps = (64, 128, 64, 4) if E.element_size() == 2 else (64, 64, 32, 8)
-        blocks = triton.cdiv(N, BM)
-        dz, dc = z.new_empty(SPLIT, N, d), z.new_empty(blocks, K, d)
-        db = None if b is None else z.new_empty(blocks, K)
+        blocks, (_, codes, biases, *_) = triton.cdiv(N, BM), ctx.needs_input_grad
+        dz = z.new_empty(SPLIT, N, d)
+        dc = z.new_empty(blocks, K, d) if codes else None
+        db = z.new_empty(blocks, K) if biases else None
         _soft_backward[(blocks, SPLIT)](
             z, c, b, E, g, lse, gu, dz, dc, db, N, K, d, D,
-            BIAS=b is not None, DP=_power(d), BM=BM, BN=BN, BD=BD, PRODUCT=_precision(), PARTS=SPLIT, num_warps=warps,
+            BIAS=b is not None, CODES=codes, BIASES=biases, DP=_power(d), BM=BM, BN=BN, BD=BD,
+            PRODUCT=_precision(), PARTS=SPLIT, num_warps=warps,
         )  # fmt: skip
-        return dz.sum(0), dc.sum(0), None if db is None else db.sum(0), None, None
+        return dz.sum(0), None if dc is None else dc.sum(0), None if db is None else db.sum(0), None, None
 
 
 # ------------------------------------------------------------------------------------------------- posterior

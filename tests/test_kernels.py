@@ -55,6 +55,16 @@ def test_soft(N, K, d, D, bias, product, eps):
     close(list(torch.autograd.grad((u * g).sum(), zcb)), list(torch.autograd.grad((reference * g).sum(), exact)), eps)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_codewords_that_are_held_fixed_get_no_gradient(bias):
+    """As LFQ's patterns; that of z is the same to the bit."""
+    z, c, b = leaves((70, 8), (50, 8), (50,))
+    E, fixed = torch.randn(50, 40, device=ON), (c.detach(), b.detach() if bias else None)
+    (alone,) = torch.autograd.grad(kernels.Soft.apply(z, *fixed, E, torch.float32).square().sum(), z)
+    u = kernels.Soft.apply(z, c, b if bias else None, E, torch.float32)
+    assert torch.equal(alone, torch.autograd.grad(u.square().sum(), (z, c))[0])
+
+
 @pytest.mark.parametrize(("N", "K", "d", "D", "bias"), SIZES)
 def test_posterior_and_arg_max(N, K, d, D, bias):
     zcb = leaves((N, d), (K, d), (K,))[: 2 + bias]
