@@ -7,7 +7,7 @@ precision, recall: `N` images of each set, k = 3, against torch-fidelity's way w
 float64, which copies of an image need; seconds here, and the growth of the resident set of a fresh process per side.
 What bounds it: 3 N^2 D multiply-adds.
 
-KID: 100 subsets of 1000, against torch-fidelity's. SSIM: of `IMAGES` images of `SIDE` px, against a loop over them
+KID: 10 subsets of 1000, against torch-fidelity's. SSIM: of `IMAGES` images of `SIDE` px, against a loop over them
 with scikit-image.
 
 The large rows are measured once: the sides differ by more than the machine does.

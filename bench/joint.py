@@ -28,7 +28,8 @@ from bench.ceilings import product
 from bench.memory import held, resident_peak
 from bench.table import Row
 from gear import build
-from gear.config import Config, Frozen, Target, Warmup, grid
+from gear.config import Config, ConfigError, Frozen, Target, Warmup, grid
+from gear.config_check import check
 from gear.counting import Flops
 from gear.plan import plan
 from gear.prompts import Prompts
@@ -200,6 +201,10 @@ def main() -> None:
         print(json.dumps(asdict(measure(Case(**json.loads(a.one)), a.kernels, a.steps))))
         return
     case = Case(a.recipe, a.resolution, a.batch or SMALL.batch, a.precision, a.device, a.compile)
+    try:
+        check(config_of(case))
+    except ConfigError as error:
+        parser.error(str(error))
     if a.device == "cuda" and not a.batch:
         case = largest_batch(case)
     print(json.dumps(report(case, a.kernels, a.steps), indent=2))

@@ -87,8 +87,9 @@ class PlainStep:
             "commitment": F.mse_loss(z, z_hat.detach()),
         }
         vq["L_VQ"] = torch.stack([getattr(w, name) * loss for name, loss in vq.items()]).sum()  # 2  L_VQ
-        u_s = (A / self.stage.tau).softmax(-1) @ E                                      # 3     u^s
+        p = (A / self.stage.tau).softmax(-1)                                            # 3     softmax(A / tau)
         with self._autocast(x):
+            u_s = p @ E                                                                 # 3     u^s
             h = generator.to_tap(u_s[:, :-1], c)                                        # 4     S^s to layer l
             align_s = generator.align(h, f)                                             # 5     L_align^s
         (vq["L_VQ"] + self.stage.guidance * align_s).backward()

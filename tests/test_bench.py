@@ -147,6 +147,13 @@ def test_a_device_that_is_not_there_is_one_sentence(module, monkeypatch, capsys)
         assert said in capsys.readouterr().err
 
 
+def test_a_size_that_no_run_can_have_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["joint", "--resolution", "100"])
+    with pytest.raises(SystemExit):
+        joint.main()
+    assert "data.resolution must be a multiple of 16" in capsys.readouterr().err
+
+
 def test_read_outs_that_differ_are_not_timed(monkeypatch):
     """Nor codewords or a loss that do where gradients are the same."""
     for name, size in {"N": 64, "K": 128, "D": 16}.items():

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import step
 from bench.joint import Case
@@ -103,6 +105,27 @@ def test_so_are_its_losses_as_it_is_measured(calm: Config, precision: str) -> No
         losses = [name for name in theirs if not name.startswith("grad_")]
         found, wanted = torch.stack([ours[name] for name in losses]), torch.tensor([theirs[name] for name in losses])
         torch.testing.assert_close(found, wanted, rtol=3e-2 if low else 1e-5, atol=3e-2 if low else 1e-5)
+
+
+class Products(TorchDispatchMode):
+    """Of which types the products with a matrix of this shape are."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape, self.found = shape, set[torch.dtype]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default) and args[1].shape[-2:] == self.shape:
+            self.found.add(args[1].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_under_autocast_the_plain_read_out_is_as_quick_as_ours(calm: Config) -> None:
+    config = replace(calm, precision="bfloat16")
+    _, plain = sides(config)
+    with Products(tuple(plain.generator.tok_embeddings.weight.shape)) as products:
+        plain(*batch(config))
+    assert products.found == {torch.bfloat16}
 
 
 def test_both_are_measured_in_processes_of_their_own() -> None:
