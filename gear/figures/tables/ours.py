@@ -116,7 +116,8 @@ def _taken(
         return next((x for x in fit if _fits(x.result.stage, asked.get("stages"))), None)
     for wanted in (same(recipe) for recipe in recipes):
         for number in fit:
-            if wanted in (same(said) for said in (number.result.recipe, number.result.name) if said):
+            said = number.result.recipe or number.result.name  # a folder's name counts where no recipe is known
+            if said and same(said) == wanted:
                 return number
     return None
 

@@ -164,6 +164,44 @@ def test_a_result_goes_to_every_row_of_its_run(write: Written) -> None:
     assert [line.origin for line in lines_of(9, folder)].count("mine") == 1
 
 
+def named(write: Written, where: str, recipe: str, **more: Any) -> Path:
+    """As `made`, of a run whose folder has another name than its recipe's."""
+    file = made(write, where, "adm", recipe, **more) / "results.json"
+    whole = json.loads(file.read_text())
+    whole["model"]["name"] = where.split("/", maxsplit=1)[0]
+    file.write_text(json.dumps(whole))
+    return file.parent
+
+
+def test_a_run_that_went_on_is_in_the_row_of_each_of_its_lengths(write: Written) -> None:
+    """And its folder is called by the first."""
+    name = "table01-gear-l-300"
+    named(write, f"{name}/a", name, steps=1_500_000, gfid=8.66)
+    folder = named(write, f"{name}/b", "table01-gear-l-800", steps=4_000_000, gfid=8.61).parent
+    found = [texts(line)[1:4:2] for line in lines_of(1, folder) if line.origin == name]
+    assert found == [["300", "8.66"], ["800", "8.61"]]
+
+
+@pytest.mark.parametrize(
+    ("number", "recipe", "label"),
+    [(5, "table05-tau-0.5", "0.500"), (12, "table12-without-init", "GEAR (w/o init.)")],
+)
+def test_a_known_recipe_counts_and_not_the_name_of_the_folder(
+    number: int, recipe: str, label: str, write: Written
+) -> None:
+    folder = named(write, "gear-l", recipe, gfid=9.5)
+    found = [texts(line)[0] for line in lines_of(number, folder) if line.origin == "gear-l"]
+    assert found == [label]
+
+
+def test_where_no_recipe_is_known_the_name_of_the_folder_counts(write: Written) -> None:
+    file = made(write, "gear-l", "adm", "gear-l", gfid=9.5) / "results.json"
+    whole = json.loads(file.read_text())
+    whole["model"]["recipe"] = None
+    file.write_text(json.dumps(whole))
+    assert below(lines_of(5, file.parent), "0.100").origin == "gear-l"
+
+
 def test_scale_and_interpolation_must_be_the_cells(write: Written) -> None:
     guided = made(write, "guided", "adm", "gear-l", cfg_scale=1.5, gfid=3.4)
     assert all(line.origin != "guided" for line in lines_of(5, guided))
