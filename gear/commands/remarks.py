@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gear.config import Config, Sampling
+from gear.config import Config, Frozen, Sampling
 from gear.config_json import differences, read
 from gear.figures.paper.found import CONFIG, Run
 from gear.figures.paper.result import Result, listed
@@ -13,8 +13,8 @@ from gear.figures.tables.table import Line, Table
 from gear.recipes import RECIPES
 
 ANYWAY = (  # fields that do not move a number, or of which the results speak themselves
-    *("device", "log_every", "save_every", "keep_last", "keep_every", "engine", "guards", "watch", "sampling"),
-    *("data.path", "data.workers", "tokenizer.init", "generator.init"),
+    *("device", "log_every", "save_every", "keep_last", "keep_every", "guards", "watch", "sampling"),
+    *("engine.shard", "engine.recompute", "engine.compile", "engine.tf32", "data.path", "data.workers"),
 )
 SAMPLED = ("temperature", "top_k", "top_p")
 Used = Sequence[tuple[str, Number]]  # with the recipe of the row that it went to, "" for none
@@ -86,10 +86,20 @@ def changed(used: Used, runs: Sequence[Run]) -> list[str]:
             continue
         kept, one = RECIPES[recipe](), fields.setdefault((number.run, recipe), {})
         if number.run in folders and not one:
-            found = differences(kept, read(folders[number.run] / CONFIG))
-            one.update(dict.fromkeys(line for line in found if not line.startswith(ANYWAY)))
+            one.update(dict.fromkeys(_moved(kept, read(folders[number.run] / CONFIG))))
         one.update(dict.fromkeys(f"sampling.{text}" for text in _sampled(number.result, kept.sampling)))
     return [f"{run} is not {recipe} as it stands: {'; '.join(one)}." for (run, recipe), one in fields.items() if one]
+
+
+def _moved(kept: Config, found: Config) -> list[str]:
+    """The differences that could move a number: another warm-up is one, too, but none is none; and batch statistics of
+    a part matter to a tokenizer that trains."""
+    anyway = ANYWAY
+    if None not in (kept.tokenizer.init, found.tokenizer.init):
+        anyway += ("tokenizer.init",)
+    if isinstance(found.stage, Frozen):
+        anyway += ("engine.accumulate",)
+    return [line for line in differences(kept, found) if not line.startswith(anyway)]
 
 
 def _sampled(result: Result, kept: Sampling) -> list[str]:

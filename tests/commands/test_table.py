@@ -70,6 +70,35 @@ def test_a_run_that_did_not_keep_to_the_recipe_is_told(tmp_path: Path, capsys: p
     assert "as it stands" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("recipe", "number", "changes", "told"),
+    [
+        ("table06-lambda-0.5", 6, {"generator": {"init": "other"}}, "generator.init: None -> other"),
+        ("table06-lambda-0.5", 6, {"engine": {"accumulate": 4}}, "engine.accumulate: 1 -> 4"),
+        ("table06-lambda-0.5", 6, {"engine": {"recompute": True, "tf32": False}}, None),
+        ("table06-lambda-0.5", 6, {"tokenizer": {"init": None}}, "tokenizer.init: runs/warmup-vq -> None"),
+        ("table06-lambda-0.5", 6, {"tokenizer": {"init": "warmup-vq-16"}}, None),
+        ("table12-without-init", 12, {"tokenizer": {"init": "x"}}, "tokenizer.init: None -> x"),
+        ("table08-vq", 8, {"engine": {"accumulate": 4}}, None),
+    ],
+)
+def test_what_could_move_a_number_is_told(
+    recipe: str,
+    number: int,
+    changes: dict[str, dict[str, Any]],
+    told: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, config = evaluated(tmp_path / "mine", recipe, cfg_scale=1.0), RECIPES[recipe]()
+    for part, fields in changes.items():
+        config = replace(config, **{part: replace(getattr(config, part), **fields)})
+    (folder / "config.json").write_text(to_json(config))
+    called(number, folder)
+    said = [line for line in capsys.readouterr().out.splitlines() if "as it stands" in line]
+    assert said == ([] if told is None else [f"- mine is not {recipe} as it stands: {told}."])
+
+
 def test_latex(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called("1", evaluated(tmp_path / "my_run", "cifar10", cfg_scale=1.0), "--format", "latex")
     said = capsys.readouterr().out
