@@ -114,6 +114,7 @@ def gear_step(
     H_s = fixed(u_s, c, stop_at_tap=True)                                  # 4     S^s = [e_c, u^s] to layer l
     align_s = losses.alignment(H_s.projected, f)                           # 5     L_align^s
     norm_tok = update(vq["L_VQ"] + stage.guidance * align_s, tokenizer.net)  # 6   guidance -> tokenizer
+    del E, fixed, u_s, H_s                                                 #       and copies of sharded parameters
     adversary = critic_step(tokenizer, x, t.x_hat)                         #       the adversary of eq. 2
 
     H_h = generator(t.q[:, :-1], c, targets=t.q)                           # 3, 4  u^h = E[q], S^h to layer L

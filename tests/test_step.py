@@ -1,6 +1,7 @@
 """Algorithm 1: who gets which gradient, one whole step against a hand-written one, every regime as a restriction."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gear import config as config_of
-from gear import losses
+from gear import losses, step
 from gear.assignment import Assignment
 from gear.config import IBQ, LFQ, VQ, VQGAN, Frozen, Gear, Naive, TokenizerLoss
 from gear.generator import Generator
@@ -113,6 +114,26 @@ def test_the_tokenizers_own_losses_leave_critic_and_generator_alone():
     w = World()
     eq2(w.learner, w.batch.x, w.learner.net(w.batch.x))["L_VQ"].backward()
     assert all(p.grad is None for m in ("critic", "generator") for p in w.modules()[m].parameters())
+
+
+def test_what_the_soft_branch_gathers_is_gone_before_the_hard_branch(monkeypatch):
+    """Of a sharded generator these are copies of its first blocks and of E, on every device."""
+    w, gathered, alive = World(), [], {}
+
+    def copied(t):
+        if t.ndim:  # no norm of a gradient
+            gathered.append(weakref.ref(t := t.clone()))
+        return t
+
+    def look(module, _):
+        alive["hard" if module.training else "soft"] = sum(ref() is not None for ref in gathered)
+
+    monkeypatch.setattr(step, "whole", copied)
+    monkeypatch.setattr("gear.update.whole", copied)
+    w.generator.module.register_forward_pre_hook(look)
+    gear_step(w.learner, w.generator, w.batch, W)
+    assert alive["soft"] > 10
+    assert alive["hard"] == 0
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)

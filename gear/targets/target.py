@@ -96,5 +96,6 @@ def fit_standardisation(
         f = target.features(part, grid).flatten(0, 1).double()
         count, total, squares = count + len(f), total + f.sum(0), squares + f.square().sum(0)
     mean = total / count
-    std = (squares / count - mean.square()).clamp_min(1e-12).sqrt()
+    variance = squares / count - mean.square()
+    std = torch.where(variance > 1e-12, variance.sqrt(), torch.inf)
     return Standardised(target, mean.float(), std.float())

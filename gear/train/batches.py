@@ -26,6 +26,7 @@ from gear.train.reader import Reader
 
 REMEMBER = 1 << 30  # bytes of features kept in memory for images that come again unchanged
 ROWS = 16  # images in one pass of a target
+LARGEST = torch.finfo(torch.float16).max
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -72,8 +73,15 @@ def in_passes(
     missing = -len(pixels) % ROWS
     full = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)]) if missing else pixels
     with torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        passes = [target.features(part, grid).half() for part in full.split(ROWS)]
+        passes = [_rounded(target.features(part, grid)) for part in full.split(ROWS)]
     return torch.cat(passes)[: len(pixels)]
+
+
+def _rounded(f: Float[Tensor, "n N C"]) -> Float16[Tensor, "n N C"]:
+    """A vector that float16 cannot hold is made shorter first, as those of one colour are where channels are normalised
+    over an image."""
+    f = f.float()
+    return (f / (f.abs().amax(-1, keepdim=True) / LARGEST).clamp_min(1)).half()
 
 
 class Batches:

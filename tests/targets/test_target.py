@@ -38,6 +38,12 @@ def test_a_constant_channel_becomes_zero() -> None:
     assert not fit_standardisation(Means(), pixels, (3, 2)).features(pixels, (3, 2))[..., 3].any()
 
 
+def test_so_does_one_that_varies_only_later() -> None:
+    """As one that a ReLU had at zero in all images it was fitted to."""
+    grey, later = torch.full((7, 3, 12, 8), 9, dtype=torch.uint8), torch.randint(0, 256, (2, 3, 12, 8)).byte()
+    assert not fit_standardisation(Means(), grey, (3, 2)).features(later, (3, 2)).any()
+
+
 def test_a_run_can_keep_it() -> None:
     pixels = torch.randint(0, 256, (7, 3, 12, 8), dtype=torch.uint8)
     fitted = fit_standardisation(Means(), pixels, (3, 2))

@@ -201,6 +201,27 @@ def test_codes_alone_leave_out_what_they_lack(tmp_path: Path) -> None:
     assert batches.broken == {3: "without codes"}
 
 
+class Spread:
+    """A target whose vectors are as far apart as those of one colour where a deviation near 0 divides them."""
+
+    name, channels = "spread", 4
+
+    def features(self, pixels: UInt8[Tensor, "B 3 H W"], grid: tuple[int, int]) -> Float[Tensor, "B N C"]:
+        generator = torch.Generator().manual_seed(0)
+        f = torch.randn(len(pixels), 4, 4, generator=generator)
+        return f * torch.tensor([1.0, 1e4, 1e6, 1e30])[:, None]  # the positions of an image
+
+    def to(self, device: torch.device) -> "Spread":
+        return self
+
+
+def test_features_that_float16_cannot_hold_keep_their_direction() -> None:
+    pixels = torch.zeros(ROWS, 3, 8, 8, dtype=torch.uint8)
+    exact, kept = Spread().features(pixels, GRID), batches.in_passes(Spread(), pixels, GRID, "float32")
+    assert torch.equal(kept[:, :2], exact[:, :2].half())  # the others as ever
+    assert torch.nn.functional.cosine_similarity(kept.double(), exact.double(), dim=-1).min() > 1 - 1e-6
+
+
 def test_no_target_no_features() -> None:
     assert Batches(images(), {}, 4, 0, True, CPU)(0).f == {}
 
