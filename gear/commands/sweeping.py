@@ -1,6 +1,7 @@
 """Scales of guidance on GenEval and DPG-Bench: each benchmark drawn and judged at each scale (Table 19)."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from gear.config import Config
 from gear.evaluate import prompts, results
 from gear.evaluate.results import Results
 from gear.train import distributed
+
+BY_SCALE = {"source": ("cfg_scale", "pixels_sha256", "path"), "settings": ("cfg_scale", "scales")}  # free in a sweep
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,29 @@ def point(told: Results, scale: float) -> dict[str, Any]:
 
 
 def write_points(folder: Path, last: Results, points: Sequence[dict[str, Any]], scales: Sequence[float]) -> None:
-    """results.json of a sweep, of the points there are so far. last: of its latest."""
+    """results.json of a sweep, of the points there are so far, and of those at other scales that one of the same
+    settings has left there. last: of its latest."""
     settings = last.settings | {"protocol": last.protocol, "cfg_scale": None, "scales": sorted(scales)}
-    results.write(folder, replace(last, protocol="sweep", metrics={}, settings=settings, more={"points": list(points)}))
+    whole = replace(last, protocol="sweep", metrics={}, settings=settings)
+    measured = {each["cfg_scale"] for each in points}
+    kept = [each for each in _left(folder, whole) if each["cfg_scale"] not in measured]
+    settings |= {"scales": sorted({*scales, *(each["cfg_scale"] for each in kept)})}
+    every = sorted([*kept, *points], key=lambda each: each["cfg_scale"])
+    results.write(folder, replace(whole, settings=settings, more={"points": every}))
+
+
+def _left(folder: Path, of: Results) -> list[dict[str, Any]]:
+    """The points of the results.json there, where it is of the same weights, reference, detectors and settings."""
+    try:
+        before = json.loads((folder / results.NAME).read_text())
+    except (OSError, ValueError):
+        return []
+    fits = isinstance(before, dict) and "points" in before and _fixed(before) == _fixed(of.as_json())
+    return before["points"] if fits else []
+
+
+def _fixed(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What two sweeps must share for their points to make one curve."""
+    parts = {name: whole.get(name) or {} for name in ("source", "reference", "settings", "weights")}
+    kept = {name: {k: v for k, v in of.items() if k not in BY_SCALE.get(name, ())} for name, of in parts.items()}
+    return json.loads(json.dumps(kept))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gear.commands import evaluate_sweep
 from gear.commands.evaluate_adm import adm
 from gear.commands.evaluate_sweep import sweep
 from gear.evaluate import inception, reference, results
@@ -67,6 +68,25 @@ def test_given_again_nothing_is_drawn_again(trained: Path, images_folder: Path, 
     second = swept(trained, images_folder, tmp_path)
     assert Small.calls == drawn > 0
     assert first["points"] == second["points"]
+
+
+def test_other_scales_are_added(trained: Path, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To the points of the same settings; those of others are not of the curve."""
+    monkeypatch.setattr(evaluate_sweep, "_draw", lambda folder, name: None)
+
+    def found(*scales: float, **options: Any) -> tuple[list[float], list[float]]:
+        sweep(str(trained), str(images_folder), scales=scales, n=12, out=tmp_path, device="cpu", **options)
+        whole = json.loads((tmp_path / "results.json").read_text())
+        return [point["cfg_scale"] for point in whole["points"]], whole["settings"]["scales"]
+
+    assert found(1.0, 3.0) == ([1.0, 3.0], [1.0, 3.0])
+    first = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert found(2.0, 4.0) == ([1.0, 2.0, 3.0, 4.0],) * 2
+    assert json.loads((tmp_path / "results.json").read_text())["points"][::2] == first
+    assert found(1.0, 2.0) == ([1.0, 2.0, 3.0, 4.0],) * 2
+    assert found(2.0, 5.0, seed=1) == ([2.0, 5.0],) * 2
+    (tmp_path / "results.json").write_text("{")
+    assert found(1.0, 2.0) == ([1.0, 2.0],) * 2
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.0), (-1.0, 2.0), (1.0, float("inf"))])

@@ -26,19 +26,24 @@ from gear.figures.paper.style import (
     title,
 )
 
+SAMPLED = ("temperature", "top_k", "top_p", "cfg_interval", "classes", "precision", "negative", "seed")
+
 
 def draw(runs: Sequence[Run]) -> Drawing:
     """Raises `NothingToDraw` where no run has a sweep."""
     pairs = [(run, result) for run in runs for result in swept(run)]
     kinds = list(dict.fromkeys(kind(result) for _, result in pairs))
-    kept, apart = list[Pair](), list[str]()
+    kept, apart, drawn_otherwise = list[Pair](), list[str](), list[str]()
     for one in kinds:
         some, others = comparable([pair for pair in pairs if kind(pair[1]) == one])
-        kept, apart = kept + some, apart + others
+        some, otherwise = alike(some)
+        kept, apart, drawn_otherwise = kept + some, apart + others, drawn_otherwise + otherwise
     lacking = [run.lacks("sweep", "sweep of the guidance scale") for run in runs if not swept(run)]
     if not kept:
         raise NothingToDraw(" ".join(dict.fromkeys(lacking)))
     lacking += left_out(apart)
+    if named := ", ".join(dict.fromkeys(drawn_otherwise)):
+        lacking.append(f"Left out, as the points of a curve are drawn alike but for the scale: {named}.")
     runs = [run for run in runs if any(owner is run for owner, _ in kept)]
     found = {run.name: scales(run, kept) for run in runs}
     there = [name for curves in found.values() for name in curves]
@@ -103,6 +108,21 @@ def swept(run: Run) -> list[Result]:
     points = [r for r in points if (r.steps or 0) == last]
     several = len({r.cfg_scale for r in points}) > 1
     return points if several or (points and points[0].protocol == "point") else []
+
+
+def alike(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+    """Of each run the points that are drawn alike but for the scale, of which there are most; and what was left out, by
+    what differs: "NAME (temperature 0.8)"."""
+    groups: dict[str, dict[tuple[str, ...], list[Pair]]] = {}
+    for run, result in pairs:
+        how = tuple(f"{name} {value}" for name in SAMPLED if (value := result.setting(name)) not in (None, []))
+        groups.setdefault(run.name, {}).setdefault(how, []).append((run, result))
+    kept, left = list[Pair](), list[str]()
+    for name, of in groups.items():
+        most = max(of, key=lambda how: len({result.cfg_scale for _, result in of[how]}))
+        kept += of[most]
+        left += [f"{name} ({', '.join(x for x in how if x not in most) or 'as usual'})" for how in of if how != most]
+    return kept, left
 
 
 def kind(result: Result) -> str:

@@ -71,3 +71,30 @@ def test_a_sweep_of_other_images_is_left_out(runs: Path, write: Written, swept: 
     drawing = sweep.draw([*pair(runs), *opened([write("few/sweep", few).parent])])
     assert "n = 50,000 against reference.npz" in drawing.caption
     assert any("few (n = 50,000 against elsewhere)" in text for text in drawing.lacking)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [("temperature", 0.8, "temperature 0.8"), ("seed", 1, "seed 1"), ("top_k", 9, "top_k 9")],
+)
+def test_a_curve_is_of_one_way_to_draw(setting: str, value: float, said: str, write: Written, swept: Made) -> None:
+    """Of several sweeps of a run, the one with most scales."""
+    usual, other = swept("mine"), swept("mine")
+    other["settings"][setting] = value
+    for point in other["points"]:
+        point["metrics"]["gfid"]["value"] += 1.0
+    other["points"] = other["points"][:2]
+    write("mine/another", other)
+    drawing = sweep.draw(opened([write("mine/sweep", usual).parent]))
+    assert line(drawing.figure.axes[0], "mine") == [[1.0, 10.0], [1.5, 4.0], [2.0, 6.0]]
+    assert drawing.lacking == (f"Left out, as the points of a curve are drawn alike but for the scale: mine ({said}).",)
+
+
+def test_what_is_left_out_may_be_the_usual_way(write: Written, swept: Made) -> None:
+    usual, other = swept("mine"), swept("mine")
+    other["source"] = {"kind": "samples", "precision": "int8"}
+    usual["points"] = usual["points"][:1]
+    write("mine/another", other)
+    drawing = sweep.draw(opened([write("mine/sweep", usual).parent]))
+    assert len(line(drawing.figure.axes[0], "mine")) == 3
+    assert any("mine (as usual)" in text for text in drawing.lacking)
