@@ -15,7 +15,8 @@ UNUSED = ("pooler.",)  # behind the states, and absent where only the masked-wor
 
 
 def network(folder: Path) -> nn.Module:
-    """What maps tokens to states, float32, frozen, on the CPU. Raises `TextError` if the files lack a part of it.
+    """What maps tokens to states, float32, frozen, on the CPU. Raises `TextError` if the files lack a part of it, or
+    have more in its layers.
 
     Attention is the plain one: where no row of a pass is padded the library would leave out the mask and so choose
     another kernel, and a caption's states would depend on those beside it.
@@ -34,6 +35,10 @@ def network(folder: Path) -> nn.Module:
     wrong += [
         f"its {key[0]} is of another shape" for key in sorted(said["mismatched_keys"]) if key[0].startswith(inside)
     ]
+    lists = [f"{inside}{name}." for name, module in part.named_modules() if isinstance(module, nn.ModuleList)]
+    lists += [f"{net.base_model_prefix}.{name}" for name in lists]  # as the file of a network with a head has them
+    left_over = [key for key in said["unexpected_keys"] if key.startswith(tuple(lists))]
+    wrong += [f"{name} has no place here" for name in sorted(left_over)]
     if wrong:
         raise TextError(
             f"{folder} does not hold the weights of a {type(net).__name__}: {some(wrong)}. Bring the whole repository."

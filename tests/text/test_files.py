@@ -106,6 +106,23 @@ def test_weights_of_another_network(copy: Any) -> None:
         load(Text(str(folder), tokens=12), CPU, "float32")
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "layer"),
+    [
+        ("bert", "num_hidden_layers", r"bert\.encoder\.layer\.1\.attention"),
+        ("llama", "num_hidden_layers", r"model\.layers\.1\.input_layernorm"),
+        ("t5", "num_layers", r"encoder\.block\.1\.layer"),
+        ("bart", "encoder_layers", r"encoder\.layers\.1\.fc1"),
+    ],
+)
+def test_a_configuration_of_fewer_layers_is_refused(copy: Any, kind: str, field: str, layer: str) -> None:
+    """Of a base network and of one with a head, whose names have another beginning."""
+    folder = copy(kind)
+    change(folder / "config.json", **{field: 1})
+    with pytest.raises(TextError, match=rf"does not hold the weights of a \w+: {layer}\S* has no place here; "):
+        load(Text(str(folder), tokens=12), CPU, "float32")
+
+
 def test_no_tokenizer_or_a_broken_one(copy: Any) -> None:
     folder = copy("bert")
     (folder / "tokenizer.json").write_text("{}")
