@@ -138,8 +138,8 @@ class TextEncoder(nn.Module):
 
     def _read(self, tokens: Int64[Tensor, "n t"], valid: Bool[Tensor, "n t"]) -> Float16[Tensor, "n t C"]:
         with torch.autocast(tokens.device.type, enabled=False):  # the weights have the precision of the run
-            read = self.net(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
-        return read.float().clamp(-LARGEST, LARGEST).half()
+            read = self.net(input_ids=tokens, attention_mask=valid.long()).last_hidden_state.float()
+        return torch.where(read.isfinite(), read.clamp(-LARGEST, LARGEST), read).half()  # an infinity stays one
 
 
 def load(text: Text, on: torch.device, precision: Precision) -> TextEncoder:

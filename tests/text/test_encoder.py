@@ -186,11 +186,13 @@ def test_states_that_are_not_finite_are_refused(folders: dict[str, Path]) -> Non
     states = found(["a red fox"]).states
     assert states.isfinite().all()  # beyond float16 they are its largest
     assert states.abs().max() == torch.finfo(torch.float16).max
-    torch.nn.init.constant_(norm, torch.nan)
-    with pytest.raises(TextError, match=r"llama gives states that are not finite for the caption 'a red"):
-        found(["a red fox"])
-    with pytest.raises(TextError, match="no finite state for the empty text"):
-        found.null()
+    for bad in (torch.nan, torch.inf):
+        torch.nn.init.ones_(norm)
+        norm.data[3] = bad  # of each state one number
+        with pytest.raises(TextError, match=r"llama gives states that are not finite for the caption 'a red"):
+            found(["a red fox"])
+        with pytest.raises(TextError, match="no finite state for the empty text"):
+            found.null()
 
 
 def test_in_bfloat16_it_is_half_as_large(folders: dict[str, Path]) -> None:
