@@ -9,6 +9,7 @@ from gear import sources
 from gear.config import Config
 from gear.config_json import differences
 from gear.generator import Generator
+from gear.store.strict import faults
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 
@@ -22,8 +23,8 @@ def fill_tokenizer(net: Tokenizer, critic: nn.Module | None, config: Config) -> 
     fits_tokenizer(checkpoint, config)
     state.load_strictly(net, checkpoint.averaged("tokenizer"), f"the tokenizer of {checkpoint.path}")
     kept = checkpoint.part("critic")
-    if critic is not None and kept and checkpoint.config.tokenizer.critic == config.tokenizer.critic:
-        state.load_strictly(critic, kept, f"the critic of {checkpoint.path}")
+    if critic is not None and not faults(kept, critic.state_dict()):  # no configuration tells that of a public file
+        critic.load_state_dict(kept)
 
 
 def fill_generator(net: Generator, config: Config) -> None:

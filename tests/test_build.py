@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gear import build, initial, run, sources, weights
+from gear import config as cfg
 from gear.config import (
     FAMILIES,
     IBQ,
@@ -28,6 +29,9 @@ from gear.config import (
 )
 from gear.step import Batch
 from gear.targets import Standardised
+from gear.tokenizer import released
+from gear.tokenizer.critic import Critic as PatchGAN
+from gear.tokenizer.tokenizer import Tokenizer
 from gear.train import state
 from gear.train.state import CheckpointError
 from gear.update import Trained
@@ -183,6 +187,21 @@ def test_init_takes_the_averaged_tokenizer_and_the_critic(tiny: Config, trained:
 def test_init_leaves_a_critic_of_another_size(tiny: Config, trained: Path) -> None:
     made = groups(with_tokenizer(tiny, init=str(trained), critic=Critic(4, 1)))
     assert made["critic"].module.main[0].weight.shape[0] == 4
+
+
+def test_init_takes_the_critic_of_a_public_file_where_it_fits(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose sizes are told by its tensors alone."""
+    monkeypatch.setitem(FAMILIES, "tiny", cfg.Tokenizer(tiny.tokenizer.quantizer, tiny.tokenizer.backbone))
+    net, critic = Tokenizer(tiny.tokenizer.quantizer, tiny.tokenizer.backbone), PatchGAN(16, 2)
+    released.write(tmp_path / "a.pt", "gear", net.state_dict(), "tiny", critic=critic.state_dict())
+    for size, taken in ((Critic(16, 2), True), (Critic(16, 1), False), (Critic(), False)):
+        config = with_tokenizer(tiny, init=str(tmp_path / "a.pt"), critic=size)
+        own = PatchGAN(size.channels, size.layers)
+        before = tensors(own)
+        initial.fill_tokenizer(Tokenizer(config.tokenizer.quantizer, config.tokenizer.backbone), own, config)
+        assert same(tensors(own), tensors(critic) if taken else before)
 
 
 def test_the_shipped_tokenizer_fits_its_recipe() -> None:
