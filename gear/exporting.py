@@ -8,6 +8,7 @@ from gear import config as cfg
 from gear import run, sources
 from gear.config import FAMILIES, family
 from gear.config_json import to_json
+from gear.generator import Generator
 from gear.generator import released as released_generators
 from gear.tokenizer import released as released_tokenizers
 from gear.tokenizer.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ def export(
         critic = checkpoint.part("critic") or None
         released_tokenizers.write(out, layout, net.state_dict(), _family(net), critic=critic)
     elif layout in ("llamagen", "gear"):
-        if fault := _elsewhere(net.config):
+        if fault := _elsewhere(net):
             raise ValueError(f"{fault}: it would draw other images there. Export it with --layout hub.")
         released_generators.write(out, net.state_dict(), layout)
     else:
@@ -51,8 +52,11 @@ def export(
     return out
 
 
-def _elsewhere(config: cfg.Generator) -> str | None:
+def _elsewhere(net: Generator) -> str | None:
     """Why public code would not compute what a generator does, or None."""
+    config, (h, w) = net.config, net.grid
+    if h != w:
+        return f"public code draws squares of tokens, and this generator {h} x {w}"
     if config.text is None and config.class_rotary != "zero":
         return (
             'public code rotates the class token by zeros, and this generator was trained with class_rotary "'

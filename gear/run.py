@@ -314,7 +314,13 @@ def load(
     if tokenizer is not None or not checkpoint.averaged("tokenizer"):
         checkpoint = _joined(checkpoint, tokenizer)
     if resolution is None and checkpoint.grid is not None:
-        resolution = checkpoint.grid[0] * checkpoint.config.tokenizer.backbone.downsample
+        h, w = checkpoint.grid
+        if h != w:
+            raise state.CheckpointError(
+                f"{checkpoint.path} draws {h} x {w} tokens, and only squares are drawn here: use it with "
+                "Generator.from_pretrained, or give --resolution for a square, which it was not trained on."
+            )
+        resolution = h * checkpoint.config.tokenizer.backbone.downsample
     if resolution is not None:
         checkpoint = sized(checkpoint, resolution)
     config = dataclasses.replace(checkpoint.config, device=device)

@@ -32,9 +32,7 @@ def find(source: str) -> Path:
     """Where `source` is; what a model hub has is fetched first. Raises `MissingWeight`, which says how to bring it."""
     if source == "builtin":
         return BUILTIN
-    if not Path(source).exists() and source in {weight.name for weight in weights.WEIGHTS}:
-        return fetch.on_demand(source)
-    return Path(source).expanduser()
+    return Path(source).expanduser() if _registered(source) is None else fetch.on_demand(source)
 
 
 def file_of(source: str) -> Path:
@@ -52,7 +50,7 @@ def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:
     A public file or a saved model has made no steps, and has the configuration that its weights imply. Raises
     `MissingWeight` and `CheckpointError`, which name what is wrong.
     """
-    path = find(source)
+    weight, path = _registered(source), find(source)
     if path.is_dir() and (path / MODEL).is_file():
         return _saved(path)
     if not path.exists() and (command := made_by(source)):
@@ -61,9 +59,14 @@ def read(source: str, parts: tuple[str, ...] | None = None) -> Checkpoint:
     if not released_tokenizers.is_released(path):
         return state.load(path, parts)
     try:
-        return _released(path)
+        return replace(_released(path), grid=weight and weight.grid)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+
+
+def _registered(source: str) -> weights.Weight | None:
+    """The entry of a name that `gear fetch` knows; none where a file has that name."""
+    return None if Path(source).exists() else next((w for w in weights.WEIGHTS if w.name == source), None)
 
 
 def _released(path: Path) -> Checkpoint:

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 import gear
-from gear import exporting, inference, provenance, run, sources
+from gear import exporting, inference, provenance, run, sources, weights
 from gear.config import FAMILIES, LFQ, MAGVIT2, SIZES, VQ, VQGAN, ConfigError, Generator
 from gear.generator import Generator as GeneratorNet
 from gear.sharing import CONFIG, FORMAT, MODEL, ModelError
@@ -307,6 +307,49 @@ def test_a_saved_generator_is_exported_as_it_is(tmp_path: Path, grid: tuple[int,
     assert (again.grid, again.codebook_size) == (grid, 64)
     tokens, labels = torch.randint(64, (2, grid[0] * grid[1] - 1)), torch.tensor([0, 3])
     assert torch.equal(first(tokens, labels).logits, again(tokens, labels).logits)
+
+
+def test_a_generator_that_draws_no_square_is_neither_drawn_nor_written_for_public_code(tmp_path: Path) -> None:
+    """Its tensors are those of a square one."""
+    config = Generator(layers=2, heads=2, width=32, tap=1, class_rotary="zero")
+    GeneratorNet(config, codebook_size=32, classes=3, grid=(2, 3)).save_pretrained(tmp_path / "saved")
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(CheckpointError, match=r"saved draws 2 x 3 tokens, .*: use it with Generator\.from_pretrained"):
+        run.load(tmp_path / "saved", "cpu", tokenizer=tmp_path / "tokenizer")
+    for layout in ("gear", "llamagen"):
+        with pytest.raises(ValueError, match=r"^public code draws squares of tokens, and this generator 2 x 3: "):
+            exporting.export(tmp_path / "saved", tmp_path / "a.pt", layout, "generator")
+    assert not (tmp_path / "a.pt").exists()
+    asked = run.load(tmp_path / "saved", "cpu", tokenizer=tmp_path / "tokenizer", resolution=32)
+    assert asked.generator is not None
+    assert asked.generator.grid == (16, 16)
+
+
+def test_a_public_generator_draws_the_pixels_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file does not tell."""
+    from gear.generator import released
+
+    monkeypatch.setenv("GEAR_CACHE", str(tmp_path))
+    monkeypatch.setitem(released.HEADS, (2, 32), 2)
+    config = Generator(layers=2, heads=2, width=32, tap=1, class_rotary="zero")
+    net = GeneratorNet(config, codebook_size=32, classes=3, grid=(24, 24))
+    file = weights.cached(weights.find("llamagen-c2i-b-384"))
+    released.write(file, net.state_dict())
+    Tokenizer(*TOKENIZERS["VQGAN"]).save_pretrained(tmp_path / "tokenizer")  # of 2 px a token
+
+    def grid(source: Path | str, resolution: int | None = None) -> tuple[int, int]:
+        pair = run.load(source, "cpu", tokenizer=tmp_path / "tokenizer", resolution=resolution)
+        assert pair.generator is not None
+        return pair.generator.grid
+
+    assert grid("llamagen-c2i-b-384") == (24, 24)
+    assert grid("llamagen-c2i-b-384", 32) == (16, 16)
+    assert grid(file, 32) == (16, 16)
+    exporting.export(Path("llamagen-c2i-b-384"), tmp_path / "mine", "hub", "generator")
+    assert GeneratorNet.from_pretrained(tmp_path / "mine").grid == (24, 24)
+    monkeypatch.chdir(tmp_path)
+    Path("llamagen-c2i-b-384").write_bytes(file.read_bytes())  # somebody's own, of that name
+    assert sources.read("llamagen-c2i-b-384").grid is None
 
 
 def test_a_public_generator_is_exported_for_the_pixels_that_are_said(

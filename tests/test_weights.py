@@ -167,6 +167,14 @@ def test_every_entry_is_complete():
 
 
 @pytest.mark.usefixtures("real")
+def test_a_generator_has_the_tokens_of_its_pixels():
+    found = {w.name: w.grid for w in weights.WEIGHTS if w.name.startswith("llamagen-c2i-")}
+    assert found["llamagen-c2i-b-256"] == found["llamagen-c2i-l-256"] == (16, 16)
+    assert {grid for name, grid in found.items() if name.endswith("-384")} == {(24, 24)}
+    assert {w.grid for w in weights.WEIGHTS if w.name not in found} == {None}
+
+
+@pytest.mark.usefixtures("real")
 @pytest.mark.parametrize(
     ("name", "repository"),
     [

@@ -3,7 +3,7 @@
 Data only. `gear.weights` finds a network's file, `gear.fetch` brings it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gear.store.packages import Package
 
@@ -49,6 +49,7 @@ class Weight:
     source: Package | Hub | Url
     licence: str
     beside: tuple[Beside, ...] = ()  # kept in the folder of `file`
+    grid: tuple[int, int] | None = None  # of the tokens that a generator was trained to draw; its file does not tell
 
 
 def _lite(number: int, archive_sha256: str, file: str, file_sha256: str, needed_for: str, megabytes: float) -> Weight:
@@ -273,11 +274,14 @@ TOKENIZERS = tuple(
 )
 
 GENERATORS = tuple(
-    _from(
-        Hub("FoundationVision/LlamaGen", f"c2i_{size}_{pixels}.pt"),
-        f"llamagen-c2i-{size.lower()}-{pixels}",
-        f"the generator LlamaGen-{size} on llamagen-vq-16 at {pixels} px",
-        "MIT",
+    replace(
+        _from(
+            Hub("FoundationVision/LlamaGen", f"c2i_{size}_{pixels}.pt"),
+            f"llamagen-c2i-{size.lower()}-{pixels}",
+            f"the generator LlamaGen-{size} on llamagen-vq-16 at {pixels} px",
+            "MIT",
+        ),
+        grid=(pixels // 16, pixels // 16),
     )
     for size, pixels in (
         ("B", 256),
