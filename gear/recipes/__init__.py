@@ -19,7 +19,6 @@ from gear.recipes.registry import (
     gpus,
     name_of,
     run_of,
-    same_as,
 )
 
 # isort: split
@@ -51,5 +50,4 @@ __all__ = [
     "gpus",
     "name_of",
     "run_of",
-    "same_as",
 ]

@@ -187,11 +187,6 @@ def name_of(config: Config) -> str | None:
     return None
 
 
-def same_as(name: str) -> list[str]:
-    """The other recipes that train the same run as `name`, whatever they sample it with."""
-    return [other for other, run in _RUN.items() if other != name and run == _RUN[name]]
-
-
 def gpus(name: str | None) -> int:
     """How many a recipe is for: 8 of those of the paper's size, else, and where it is no recipe, 1."""
     return 1 if GROUP.get(name or "", "own") in ("start", "own") else 8
