@@ -62,11 +62,13 @@ class PlanFor:
     """How many, in data-parallel training; they share the batch."""
     tflops: float = 989.0
     """10^12 operations a second that one GPU can do in bfloat16; 989 is an H100 or H200, 312 an A100, 165 a 4090."""
+    tflops_tf32: float = 494.0
+    """The same in TF32, in which a step of bfloat16 too keeps LPIPS and the tokens of a frozen tokenizer, unless
+    --engine.tf32 False; 494 is an H100 or H200, 156 an A100, 83 a 4090."""
     tflops32: float = 67.0
-    """The same in float32, in which a step of bfloat16 too keeps the assignment, LPIPS and the tokens of a frozen
-    tokenizer; 67 is an H100 or H200 without TF32, 19.5 an A100, 83 a 4090."""
+    """The same in float32 without TF32, as the assignment is always; 67 is an H100 or H200, 19.5 an A100, 83 a 4090."""
     mfu: float = 0.4
-    """Share of either which training reaches."""
+    """Share of each which training reaches."""
 
 
 def plan(args: Sequence[str]) -> None:
@@ -76,7 +78,8 @@ def plan(args: Sequence[str]) -> None:
     command = fields("plan", start, args, PlanFor(start.config, start.gpus))
     from gear import planning
 
-    planning.show(command.config, command.gpus, command.tflops, command.tflops32, command.mfu)
+    rates = planning.Rates(command.tflops, command.tflops_tf32, command.tflops32)
+    planning.show(command.config, command.gpus, rates, command.mfu)
 
 
 @dataclass(frozen=True)

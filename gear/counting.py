@@ -22,23 +22,26 @@ from gear.tokenizer import norm_tiles
 @dataclass(frozen=True)
 class Flops:
     """Floating-point operations, a multiplication and an addition counted as two, by the precision of their operands:
-    what autocast makes bfloat16, and what is float32 without it or for all that (A, LPIPS, a frozen tokenizer)."""
+    what autocast makes bfloat16, and what is float32 without it or for all that (A, LPIPS, a frozen tokenizer).
+
+    tf32: of the float32 ones, those that TF32 may do, which A's never are."""
 
     bfloat16: int
     float32: int
+    tf32: int = 0
 
     @property
     def total(self) -> int:
         return self.bfloat16 + self.float32
 
     def __add__(self, other: "Flops") -> "Flops":
-        return Flops(self.bfloat16 + other.bfloat16, self.float32 + other.float32)
+        return Flops(self.bfloat16 + other.bfloat16, self.float32 + other.float32, self.tf32 + other.tf32)
 
     def __sub__(self, other: "Flops") -> "Flops":
-        return Flops(self.bfloat16 - other.bfloat16, self.float32 - other.float32)
+        return Flops(self.bfloat16 - other.bfloat16, self.float32 - other.float32, self.tf32 - other.tf32)
 
     def __mul__(self, times: int) -> "Flops":
-        return Flops(self.bfloat16 * times, self.float32 * times)
+        return Flops(self.bfloat16 * times, self.float32 * times, self.tf32 * times)
 
 
 class Alive(TorchDispatchMode):
@@ -94,20 +97,23 @@ def shapes_only() -> Iterator[None]:
 
 
 class Counter(FlopCounterMode):
-    """torch's, which also counts apart what has operands of 32 bits or more."""
+    """torch's, which also counts apart what has operands of 32 bits or more, and of it what runs while TF32 is
+    allowed."""
 
-    float32 = 0
+    float32 = tf32 = 0
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         before = self.get_total_flops()
         out = super()._count_flops(func_packet, out, args, kwargs)
         first = next((t for t in args if isinstance(t, Tensor) and t.is_floating_point()), None)
         if first is not None and first.dtype.itemsize >= 4:
-            self.float32 += self.get_total_flops() - before
+            found = self.get_total_flops() - before
+            self.float32 += found
+            self.tf32 += 0 if torch.get_float32_matmul_precision() == "highest" else found
         return out
 
     def counted(self) -> Flops:
-        return Flops(self.get_total_flops() - self.float32, self.float32)
+        return Flops(self.get_total_flops() - self.float32, self.float32, self.tf32)
 
 
 def counter() -> Counter:

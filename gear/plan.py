@@ -7,6 +7,8 @@ alone is not run: it is 2 operations for each token and each number of its matri
 for every caption, though few captions are encoded once and kept.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,15 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """10^12 operations a second that a GPU can do; float32: without TF32."""
+
+    bfloat16: float
+    tf32: float
+    float32: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """
     rows: images a step on each GPU. tokens: hard indices a step, over all GPUs. steps: of the whole run.
@@ -73,10 +84,11 @@ class Plan:
         """All parts together."""
         return sum(self.flops.values(), Flops(0, 0))
 
-    def hours(self, tflops: float, tflops32: float, mfu: float) -> float:
-        """Of the whole run, on GPUs that can do `tflops` 10^12 operations a second in bfloat16 and `tflops32` in
-        float32, and reach the share `mfu` of either."""
-        seconds = (self.step.bfloat16 / tflops + self.step.float32 / tflops32) / 1e12
+    def hours(self, rates: Rates, mfu: float) -> float:
+        """Of the whole run, on GPUs that reach the share `mfu` of each rate."""
+        step = self.step
+        by_rate = step.bfloat16 / rates.bfloat16 + step.tf32 / rates.tf32 + (step.float32 - step.tf32) / rates.float32
+        seconds = by_rate / 1e12
         return self.steps * seconds / (mfu * self.world) / 3600
 
 
@@ -99,7 +111,7 @@ def plan(config: Config, world: int = 1) -> Plan:
     text = _text(config)
     if config.data.codes is not None and (codes is None or features_stored(config, codes)):
         made, text = (), None
-    with shapes_only():
+    with shapes_only(), _products(config):
         targets = [_contentless(target) for target in made]
         whole = _step(config, dims, rows, classes)
         if isinstance(config.stage, Warmup):
@@ -120,7 +132,7 @@ def plan(config: Config, world: int = 1) -> Plan:
         looking_on = sum(map(_bytes, targets))
     if text is not None:
         read = 2 * text.size.matrices * rows * text.tokens
-        flops["text"] = Flops(read, 0) if config.precision == "bfloat16" else Flops(0, read)
+        flops["text"] = Flops(read, 0) if config.precision == "bfloat16" else Flops(0, read, read * config.engine.tf32)
         parameters[text.encoder] = text.size.parameters
         looking_on += (2 if config.precision == "bfloat16" else 4) * text.size.parameters
     return Plan(
@@ -198,6 +210,17 @@ def _tokenizer_flops(config: Config, rows: int) -> Flops:
 
 def _autocast(config: Config) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+@contextmanager
+def _products(config: Config) -> Iterator[None]:
+    """As `build.set_precision` has them on a GPU."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if config.engine.tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _contentless(target: Target) -> Target:

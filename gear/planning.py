@@ -1,52 +1,56 @@
 """What `gear plan` prints."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from rich.console import Console
 from rich.table import Table
 
 from gear.config import Config
-from gear.plan import Plan, plan
+from gear.plan import Plan, Rates, plan
 
 SIZES = (16, 24, 48, 80, 141)  # GB (10^9 bytes), of GPUs that there are
 FITS = "it fits"
 UNITS = (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60), ("seconds", 1 / 3600))
 SPARE = 0.1  # of it, for the allocator's gaps and the libraries
 COMMON = 80  # GB; what needs more is asked for what would fit
-H100 = (989.0, 67.0)  # its 10^12 operations a second in bfloat16 and float32, the defaults of `gear plan`
+H100 = Rates(989.0, 494.0, 67.0)  # of dense products, the defaults of `gear plan`
 LAUNCHES = 0.01  # seconds of a step at the least, in which the CPU launches its kernels: a pass of 12 blocks takes 5 ms
 
 
-def show(config: Config, gpus: int, tflops: float, tflops32: float, mfu: float, console: Console | None = None) -> None:
+def show(config: Config, gpus: int, rates: Rates, mfu: float, console: Console | None = None) -> None:
     """Counts with `gpus` GPUs and prints it. Raises as `plan` does, and ValueError for an impossible speed."""
     console = console or Console()
-    if not (tflops > 0 and tflops32 > 0 and 0 < mfu <= 1):
-        came = f"{tflops}, {tflops32} and {mfu}"
-        raise ValueError(f"--tflops and --tflops32 must be above 0 and --mfu in (0, 1]; they are {came}.")
+    if not (min(astuple(rates)) > 0 and 0 < mfu <= 1):
+        came = f"{rates.bfloat16}, {rates.tf32}, {rates.float32} and {mfu}"
+        said = "--tflops, --tflops-tf32 and --tflops32 must be above 0 and --mfu in (0, 1]"
+        raise ValueError(f"{said}; they are {came}.")
     with console.status("counting one step (some ten seconds) ..."):
         counted = plan(config, gpus)
     with console.status(f"counting what would fit {COMMON} GB ..."):
         instead = smaller(config, counted)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in lines(counted, tflops, tflops32, mfu):
+    for name, value in lines(counted, rates, mfu):
         table.add_row(name, value + (instead if name == FITS else ""))
     console.print(table)
 
 
-def lines(p: Plan, tflops: float, tflops32: float, mfu: float) -> list[tuple[str, str]]:
+def lines(p: Plan, rates: Rates, mfu: float) -> list[tuple[str, str]]:
     """The table, row by row."""
-    step, images, hours = p.step, p.rows * p.world, p.hours(tflops, tflops32, mfu)
-    rates = {f"{tflops:g} in bfloat16": step.bfloat16, f"{tflops32:g} in float32": step.float32}
-    used = ", ".join(rate for rate, flops in rates.items() if flops)
-    whose = " (an H100)" if (tflops, tflops32) == H100 else ""
+    step, images, hours = p.step, p.rows * p.world, p.hours(rates, mfu)
+    exact = step.float32 - step.tf32
+    each = {"bfloat16": (rates.bfloat16, step.bfloat16), "TF32": (rates.tf32, step.tf32)}
+    each |= {"float32": (rates.float32, exact)}
+    used = ", ".join(f"{rate:g} in {name}" for name, (rate, flops) in each.items() if flops)
+    whose = " (an H100)" if rates == H100 else ""
+    exactly = f", {_short(exact)} without TF32" if step.tf32 else ""
     shared = f" ({p.rows} on each of {p.world} GPUs)" if p.world > 1 else ""
     return [
         *((f"parameters, {name}", f"{count:,}") for name, count in p.parameters.items()),
         ("a step", f"{images} images{shared}, {p.tokens:,} tokens"),
         *((f"FLOPs a step, {name}", f"{_short(f.total)} ({f.total / step.total:.0%})") for name, f in p.flops.items()),
         ("FLOPs a step", f"{_short(step.total)}, {_short(step.total / images)} an image"),
-        ("of them in float32", f"{_short(step.float32)} ({step.float32 / step.total:.0%})"),
+        ("of them in float32", f"{_short(step.float32)} ({step.float32 / step.total:.0%}){exactly}"),
         *_memory(p),
         ("the run", f"{p.steps:,} steps, {_short(p.steps * step.total)} FLOPs"),
         ("TFLOP/s of a GPU", f"{used}{whose}; {mfu:.0%} reached"),

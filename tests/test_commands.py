@@ -106,7 +106,7 @@ def test_export_then_use(say: Say, trained: Path) -> None:
 def test_a_plan_without_the_data_or_the_weights(say: Say, tiny: Config, tmp_path: Path) -> None:
     config = replace(tiny, data=replace(tiny.data, path="nowhere"))
     (tmp_path / "config.json").write_text(to_json(config))
-    said = say("plan", "config.json", "--gpus", 3, "--tflops32", 0.001, "--mfu", 0.5)
+    said = say("plan", "config.json", "--gpus", 3, "--tflops-tf32", 0.001, "--mfu", 0.5)
     for line in (
         r"parameters, generator +[\d,]{5,}",
         r"3 images \(1 on each of 3 GPUs\)",

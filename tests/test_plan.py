@@ -55,7 +55,7 @@ def test_flops_parameters_and_memory_are_those_of_the_step(tiny: Config, trained
     training.step(fed.batches(0))
     batch = fed.batches(1)
     alive = counting.Alive(plan._kept(training, batch))
-    with counting.counter() as counter, alive:
+    with counting.counter() as counter, alive, plan._products(config):
         training.step(batch)
     assert counted.flops.get("targets", plan.Flops(0, 0)) + counter.counted() == counted.step
     for group in training.groups:
@@ -79,11 +79,12 @@ def test_captions_are_counted_as_the_step_reads_them(tiny: Config, trained, stag
     batch = replace(batch, c=Prompts(torch.randn(config.batch, 5, 384).half(), valid))
     training.step(batch)
     alive = counting.Alive(plan._kept(training, batch))
-    with counting.counter() as counter, alive:
+    with counting.counter() as counter, alive, plan._products(config):
         training.step(batch)
     others = counted.flops["targets"] + counted.flops["text"]
     assert others + counter.counted() == counted.step
-    assert counted.flops["text"] == plan.Flops(0, 2 * 10_616_832 * 5 * config.batch)
+    read = 2 * 10_616_832 * 5 * config.batch
+    assert counted.flops["text"] == plan.Flops(0, read, read)
     encoders = 4 * (692_688 + 22_713_216)
     assert counted.held.total == pytest.approx(alive.at_first + encoders, rel=0.02)
     assert counted.peak == pytest.approx(alive.peak + encoders, rel=0.05)
@@ -94,7 +95,7 @@ def test_captions_are_counted_as_the_step_reads_them(tiny: Config, trained, stag
 def test_the_text_to_image_generator_of_the_paper() -> None:
     """LlamaGen-1B with a third of its blocks in two streams, on a batch for a GPU of 80 GB."""
     counted = plan.plan(replace(RECIPES["table02-gear-390k"](), batch=16))
-    shown = dict(lines(counted, 989.0, 67.0, 0.4))
+    shown = dict(lines(counted, planning.H100, 0.4))
     assert shown["parameters, generator"] == "1,047,659,040"
     assert shown["parameters, projectors"] == f"{1440 * 2048 + 2048**2 + 2 * 2048 + 2048 * 768 + 768:,}"
     assert counted.flops["text"].total == 2 * 1_409_286_144 * 300 * 16
@@ -119,7 +120,7 @@ def test_what_stays_float32_under_bfloat16(tiny: Config, trained) -> None:
     assert (full.step.bfloat16, full.step.total) == (0, half.step.total)
     assert half.flops["tokenizer"].bfloat16 == 0
     assert half.flops["generator"].float32 == half.flops["targets"].float32 == 0
-    assert half.hours(4.0, 1.0, 0.5) == pytest.approx(
+    assert half.hours(plan.Rates(4.0, 1.0, 1.0), 0.5) == pytest.approx(
         half.steps * (half.step.bfloat16 / 4 + half.step.float32) / 0.5e12 / 3600
     )
 
@@ -135,14 +136,35 @@ def test_what_stays_float32_under_bfloat16(tiny: Config, trained) -> None:
     assert soft.float32 == 2 * rows * q.codebook_size * (4 * q.dim + 2 * low.generator.width)
 
 
+def test_tf32_does_what_is_float32_but_for_the_assignment(tiny: Config) -> None:
+    """Unless it is switched off; and counting leaves the switch as it was."""
+    before = torch.get_float32_matmul_precision()
+    low = replace(tiny, precision="bfloat16")
+    counted, exact = plan.plan(low), plan.plan(replace(low, engine=Engine(tf32=False)))
+    assert torch.get_float32_matmul_precision() == before
+    on, off = counted.step, exact.step
+    assert (on.bfloat16, on.float32, off.tf32) == (off.bfloat16, off.float32, 0)
+    assert 0 < on.tf32 < on.float32
+    soft = counted.flops["generator"]  # of which all that is float32 is the read-out
+    assert (soft.tf32, soft.float32 > 0) == (0, True)
+    hours = counted.steps * (on.bfloat16 / 4 + on.tf32 / 2 + on.float32 - on.tf32) / 0.5e12 / 3600
+    assert counted.hours(plan.Rates(4.0, 2.0, 1.0), 0.5) == pytest.approx(hours)
+    shown, plain = (dict(lines(each, planning.H100, 0.4)) for each in (counted, exact))
+    assert shown["TFLOP/s of a GPU"] == "989 in bfloat16, 494 in TF32, 67 in float32 (an H100); 40% reached"
+    assert shown["of them in float32"].endswith(" without TF32")
+    assert plain["TFLOP/s of a GPU"] == "989 in bfloat16, 67 in float32 (an H100); 40% reached"
+
+
 def test_more_gpus_share_the_batch(tiny: Config) -> None:
-    one, three = plan.plan(tiny), plan.plan(tiny, 3)
+    one, three, same = plan.plan(tiny), plan.plan(tiny, 3), plan.Rates(1.0, 1.0, 1.0)
     assert (three.rows, three.tokens, three.held.total < one.held.total) == (1, one.tokens, True)
     assert three.peak < one.peak
     assert three.parameters == one.parameters
     assert three.step.total == pytest.approx(one.step.total, rel=0.01)
-    assert three.hours(1.0, 1.0, 0.5) == pytest.approx(one.hours(1.0, 1.0, 0.5) / 3, rel=0.01)
-    assert one.hours(9.0, 2.0, 0.25) == pytest.approx(6 * one.step.total / 0.5e12 / 3600)  # all of it is float32
+    assert three.hours(same, 0.5) == pytest.approx(one.hours(same, 0.5) / 3, rel=0.01)
+    assert one.hours(plan.Rates(9.0, 2.0, 2.0), 0.25) == pytest.approx(
+        6 * one.step.total / 0.5e12 / 3600
+    )  # all of it is float32
     assert three.held == replace(one.held, batch=three.held.batch)
     with pytest.raises(ConfigError, match="batch = 3 must be a multiple of 2 GPUs"):
         plan.plan(tiny, 2)
@@ -199,7 +221,7 @@ def test_paper_scale_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     matrices = 110_888_448 - 1001 * 768 - 16384 * 768  # embeddings are looked up
     assert counted.flops["generator"].total > 6 * matrices * counted.tokens
     assert counted.flops["generator"].total < 1.2 * (6 * (matrices + 7_344_896) * counted.tokens)
-    shown = dict(lines(counted, 989.0, 67.0, 0.4))
+    shown = dict(lines(counted, planning.H100, 0.4))
     assert shown["parameters, tokenizer"] == "115,094,033"
     moving, held = 110_888_448 + 7_344_896, counted.held
     assert held.optimizer == 2 * 4 * moving
@@ -236,13 +258,14 @@ def test_what_would_fit_a_common_gpu(tiny: Config, monkeypatch: pytest.MonkeyPat
 
 def test_a_step_takes_no_less_than_its_launches(tiny: Config) -> None:
     counted = plan.plan(tiny)
-    fast, slow = (dict(lines(counted, *speeds, 0.4))["it takes"] for speeds in (planning.H100, (1e-3, 1e-3)))
+    low = plan.Rates(1e-3, 1e-3, 1e-3)
+    fast, slow = (dict(lines(counted, rates, 0.4))["it takes"] for rates in (planning.H100, low))
     assert fast.startswith("at least 0.06 seconds: a step's launches take 10 ms or more")
-    assert slow == _time(counted.hours(1e-3, 1e-3, 0.4))
+    assert slow == _time(counted.hours(low, 0.4))
 
 
 def test_the_speeds_that_are_said_to_be_an_h100s_are_those_of_the_command() -> None:
-    assert (PlanFor.tflops, PlanFor.tflops32) == planning.H100
+    assert planning.Rates(PlanFor.tflops, PlanFor.tflops_tf32, PlanFor.tflops32) == planning.H100
 
 
 @pytest.mark.parametrize(
