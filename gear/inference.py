@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from gear.commands.models import run_of, weights_sha256
+from gear.commands import models
 from gear.data import DataError
 from gear.data.classes import class_names
 from gear.data.crop import Interpolation
@@ -21,6 +21,7 @@ from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
 from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
+from gear.evaluate import note
 from gear.evaluate.layouts import LayoutError
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
@@ -29,7 +30,6 @@ from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.painting import Painting
 from gear.progress import bars
 from gear.run import Pair
-from gear.store.whole import replacing
 from gear.text import TextEncoder
 from gear.text.wording import check
 from gear.train.batches import to_float, to_uint8
@@ -220,16 +220,20 @@ def sample(
         raise ValueError(f"n must be at least 1; it is {n}.")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be from 0 to 2^63 - 1; it is {seed}.")
-    require_classes(pair)
+    generator = require_classes(pair)
     names = pair.checkpoint.classes
     given = label_numbers(classes, names) or None
     labels = class_labels(n, len(names), given, seed)
     whole = asdict(Options(**asdict(pair.checkpoint.config.sampling) | options))
     rows = batch or usual_batch(pair)
     path = place(pair, out, {"grid": "samples.png", "npz": f"samples-{n}.npz", "png": "samples"}[save])
+    told, whose = {"n": n, "seed": seed, "classes": given, **whole, "batch": rows, "precision": precision}, {}
+    if save != "grid":
+        told["weights_sha256"] = models.weights_sha256(pair.checkpoint, "tokenizer", "generator")
+        where = pair.checkpoint.path
+        whose = {"run": str(where), "model": asdict(models.model(pair.checkpoint, models.called(where), generator))}
     if save == "png":
-        told = {"n": n, "seed": seed, "classes": given, **whole, "batch": rows, "precision": precision}
-        settle(path, told | {"weights_sha256": weights_sha256(pair.checkpoint, "tokenizer", "generator")})
+        settle(path, told, whose)
     drawing = in_precision(pair, precision)
     images = draw(drawing, labels, seed, batch=rows, cuda_graphs=cuda_graphs, **whole)
     match save:
@@ -242,31 +246,32 @@ def sample(
             )
         case "npz":
             save_npz(images, path, labels)
+            note.write(path, told | whose)
         case "png":
             save_pngs(images, path)
     return path
 
 
-def settle(folder: Path, settings: dict[str, Any]) -> None:
-    """Before images are drawn into `folder`: notes beside it what they depend on, as `gear.evaluate.layouts` does.
-    Raises `LayoutError` where it holds images of other settings, or of none that are known."""
-    whole, settings = folder.resolve(), json.loads(json.dumps(settings))
-    note = whole.with_name(f"{whole.name}.json")
+def settle(folder: Path, settings: dict[str, Any], whose: dict[str, Any]) -> None:
+    """Before images are drawn into `folder`: notes beside it what they depend on, as `gear.evaluate.layouts` does, and
+    whose they are, which may have another name when they are drawn again. Raises `LayoutError` where it holds images of
+    other settings, or of none that are known."""
+    file, settings = note.beside(folder), json.loads(json.dumps(settings))
     if folder.is_dir() and any(folder.iterdir()):
         try:
-            before = dict(json.loads(note.read_text()))
+            before = dict(json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             raise LayoutError(
-                f"{folder} is not empty, and {note.name} beside it does not say what is in it: give another folder "
+                f"{folder} is not empty, and {file.name} beside it does not say what is in it: give another folder "
                 "with --out, or delete it."
             ) from None
-        if differ := [key for key in {**before, **settings} if before.get(key) != settings.get(key)]:
+        keys = [key for key in {**before, **settings} if key not in whose]
+        if differ := [key for key in keys if before.get(key) != settings.get(key)]:
             raise LayoutError(
                 f"{folder} holds images of other settings ({', '.join(differ)}): give another folder with --out, or "
                 "delete it."
             )
-    with replacing(note) as partial:
-        partial.write_text(json.dumps(settings, indent=2))
+    note.write(folder, settings | whose)
 
 
 def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolation: Interpolation = "bicubic") -> Path:
@@ -286,7 +291,7 @@ def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolati
 
 def folder_of(pair: Pair) -> Path:
     """Where its pictures go: into the run, or, for public files, to where one is."""
-    return run_of(pair.checkpoint) if pair.checkpoint.step else Path(".")
+    return models.run_of(pair.checkpoint) if pair.checkpoint.step else Path(".")
 
 
 def place(pair: Pair, out: Path | None, name: str) -> Path:

@@ -15,7 +15,7 @@ from gear.evaluate import extract, inception, results
 from gear.evaluate import reference as references
 from gear.evaluate.adm import SPLIT, K, adm
 from gear.evaluate.images import ImageSource
-from gear.evaluate.results import Results
+from gear.evaluate.results import Model, Results
 from gear.train import distributed
 
 
@@ -63,6 +63,7 @@ class Judge:
         if ranks.rank() == 0:
             found = adm(kept, self.against, seed=a.seed, resamples=a.intervals)
             about = samples.about()
+            drawn_by = about.pop("model", None)  # of images that `gear sample` saved
             told = Results(
                 protocol="adm",
                 metrics=found.metrics,
@@ -81,7 +82,7 @@ class Judge:
                 weights={detector.file.name: detector.about()["sha256"]},
                 warnings=found.warnings,
                 seconds=time.perf_counter() - started,
-                model=samples.model() if isinstance(samples, drawing.Drawn) else None,
+                model=samples.model() if isinstance(samples, drawing.Drawn) else drawn_by and Model(**drawn_by),
             )
             results.report(folder, told)
         distributed.together()

@@ -39,8 +39,6 @@ def measured(used: Used) -> list[str]:
         if r.steps is not None:
             of = f" of the row's {planned:,}" if planned not in (None, r.steps) else ""
             parts.append(f"{r.steps:,} steps{of}")
-        if number.protocol not in ("reconstruction", "probe") and r.cfg_scale is None:
-            parts.append("scale of guidance not said, taken as none")
         if number.protocol == "probe":
             parts += _probed(r)
         elif r.reference:

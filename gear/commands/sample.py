@@ -56,7 +56,7 @@ def sample(
         seed: The same seed gives the same images at the same batch, however many there are. Image j of prompt i has the
             number n i + j (from 0), on which its noise depends: a prompt alone draws other images than behind others.
         save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator; of texts with the text
-            above its images, or in captions.jsonl.
+            above its images, or in captions.jsonl. PNGs and .npz get a note beside them, OUT.json, of what drew them.
         out: File (grid, npz) or folder (png); by default in the run folder.
         tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
         resolution: Pixels along a side, for public files, which do not say (256).

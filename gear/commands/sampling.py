@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from gear.commands.models import digest
 from gear.commands.prompted import artist
 from gear.data.writing import save_npz
-from gear.evaluate import layouts
+from gear.evaluate import layouts, note
 from gear.evaluate.captions import Caption
 from gear.figures.prompt_sheet import lacks, letters, save_captioned
 from gear.inference import draw_prompts, place
@@ -63,6 +64,8 @@ def sample_prompts(
     images = draw_prompts(painter.drawing, whole, seed, **drawn)
     if save == "npz":
         save_npz(images, path, torch.tensor(rows))
+        run = {"run": str(pair.checkpoint.path), "model": asdict(painter.model())}
+        note.write(path, {"n": len(whole), **painter.about(), **run})
         _write_captions(path.with_suffix(".jsonl"), [str(i) for i in range(len(whole))], whole)
         return path
     save_captioned(images, texts, path, upscale=max(1, LEGIBLE // images.shape[-1]))

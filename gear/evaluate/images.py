@@ -19,7 +19,7 @@ from torch import Tensor
 from gear import data
 from gear.data import DataError, builtin, cifar10
 from gear.data.crop import Interpolation, square
-from gear.evaluate import npz, pictures
+from gear.evaluate import note, npz, pictures
 from gear.evaluate.ahead import cores, in_order
 
 SETS = ("builtin", "cifar10", "cifar10-test", "emoji")
@@ -35,7 +35,8 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def about(self) -> dict[str, Any]:
-        """What they are, for people and to tell whether they are the same as before: kind, path, n, resolution, ..."""
+        """What they are, for people and to tell whether they are the same as before: kind, path, n, resolution, ...;
+        and of images that `gear sample` saved what drew them, as `gear.evaluate.note` has it."""
         ...
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]: ...
@@ -91,6 +92,7 @@ class Decoded:
 
     def about(self) -> dict[str, Any]:
         found = {"kind": self.files.kind, "path": str(self.path), "n": len(self), "state": self.files.state()}
+        found |= note.read(self.path, len(self)) if self.path.is_dir() else {}
         return found | _geometry(self.resolution, self.crop, self.interpolation)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
@@ -115,6 +117,7 @@ class Array:
 
     def about(self) -> dict[str, Any]:
         found = {"kind": self.kind, "path": self.path, "n": len(self), "state": self.rows.state}
+        found |= note.read(Path(self.path), len(self)) if self.kind == "npz" else {}
         return found | _geometry(self.resolution, self.crop, self.interpolation)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:

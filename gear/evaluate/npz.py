@@ -61,6 +61,15 @@ def opened(path: Path) -> Rows:
     return Rows((shape[1], shape[2]), shape[0], rows, f"{at.st_size} {at.st_mtime_ns}", anywhere)
 
 
+def crc32(path: Path) -> int:
+    """Of the images' array, as the archive has it noted. Raises `DataError`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _member(path, archive).CRC
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is not a whole .npz file ({error}): make it or download it again.") from error
+
+
 def keys(path: Path) -> list[str]:
     """Of the arrays in `path`. Raises `DataError`."""
     try:

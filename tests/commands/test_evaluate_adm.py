@@ -16,12 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gear import run
-from gear.commands import drawing, measuring
+from gear.commands import drawing, measuring, models
 from gear.commands.drawing import Drawn
 from gear.commands.evaluate_adm import adm
+from gear.commands.sample import sample
+from gear.commands.table import table
 from gear.data import DataError
 from gear.data.writing import save_npz
 from gear.evaluate import inception, reference, results
+from gear.figures.paper.result import loaded
 from gear.generator.sampling import LANES
 from gear.weights import MissingWeight
 
@@ -129,6 +132,35 @@ def test_saved_samples_measure_as_those_drawn_live(trained: Path, images_folder:
         == hashlib.sha256(hashlib.sha256(drawn.numpy().tobytes()).hexdigest().encode()).hexdigest()
     )
     assert (saved["settings"]["n"], saved["model"]) == (40, None)
+
+
+@pytest.mark.parametrize("save", ["npz", "png"])
+def test_images_that_were_saved_are_known_as_their_runs(
+    save: Any, trained: Path, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """At the scale that they were drawn at, in the row of their recipe; other images of that name are not."""
+    monkeypatch.setattr(models, "name_of", lambda config: "table13-resolution-384-gear")
+    where, out = tmp_path / f"some{'.npz' * (save == 'npz')}", tmp_path / "out"
+    sample(trained, n=40, cfg_scale=1.5, temperature=0.9, save=save, out=where, device="cpu")
+    adm(str(where), str(images_folder), n=40, resolution=32, out=out, device="cpu", intervals=False)
+    found = loaded(out / "results.json")
+    assert (found["settings"]["cfg_scale"], found["source"]["temperature"]) == (1.5, 0.9)
+    assert found["model"] | {"name": "tiny", "steps": 6, "stage": "gear"} == found["model"]
+    capsys.readouterr()
+    table(13, (out,))
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("| out")]
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    assert (cells[-10:-5], "not run" in cells[-5:]) == (["not run"] * 5, False)
+    assert "sampling.temperature: 1.0 -> 0.9" in said
+
+    if save == "npz":
+        save_npz(255 - pixels(drawing.opened(str(where), 40), 64, 40), where)
+    else:
+        (where / "000039.png").unlink()
+    adm(str(where), str(images_folder), n=39, out=out, device="cpu", intervals=False)
+    found = loaded(out / "results.json")
+    assert (found["settings"]["cfg_scale"], found["model"]) == (None, None)
 
 
 def test_results_go_into_the_run_and_other_samples_elsewhere(

@@ -52,8 +52,13 @@ def test_ours_stand_below_with_what_they_were_measured_on(tmp_path: Path, capsys
 
 
 def test_a_scale_that_is_not_known_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    called("8", evaluated(tmp_path / "mine", "gear-l"))
-    assert "scale of guidance not said, taken as none" in capsys.readouterr().out
+    """And counts neither as guided nor as without, in a row or among other runs."""
+    for recipe in ("table13-resolution-384-gear", "cifar10"):
+        called("13", evaluated(tmp_path / recipe, recipe))
+        said = capsys.readouterr().out
+        assert "12.346" not in said
+        assert f"- {recipe}: adm, n = 1,000 against imagenet.npz, is not shown: its scale of guidance is not" in said
+        assert "Measure the run itself, or its images beside the note that `gear sample` leaves of them." in said
 
 
 def test_a_run_that_did_not_keep_to_the_recipe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gear.figures.paper.found import HOW, Run
 from gear.figures.paper.result import mapping
-from gear.figures.tables.ours import Number, numbers, scale
+from gear.figures.tables.ours import Number, numbers
 from gear.figures.tables.table import Table
 
 SETTINGS = {"cfg": "cfg_scale", "prompts": "prompt_set", "interpolation": "interpolation"}  # of cells, and of results
@@ -16,6 +16,7 @@ OPTIONS = {
     "prompts": "prompt-set",
     "interpolation": "interpolation",
 }  # of commands, each of one value
+DRAWING = ("adm", "gpic")  # whose commands know the scale, and take none for images
 REFERENCED = ("adm", "gpic", "coco")
 SCALES = "{scales}"
 
@@ -50,12 +51,18 @@ def _asking(number: Number, cells: Sequence[Mapping[str, Any]]) -> list[Mapping[
 
 def _why(run: Run, number: Number, cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The sentence, with `SCALES` for what is second: the scale, so that a sweep has one sentence."""
-    result, given = number.result, scale(number)
+    result, given = number.result, number.result.cfg_scale
     has = {name: list(dict.fromkeys(cell[name] for cell in cells if name in cell)) for name in SETTINGS}
     has |= {"cfg": []} if number.protocol == "reconstruction" else {}
     what = f"{run.name}: {number.protocol}, {result.of}, is not shown"
     if has["cfg"] and given is None:
-        return f"{what}: its scale of guidance is not said. {_fitting(run, number, has)}", ""
+        said = f"{what}: its scale of guidance is not said."
+        if number.protocol in DRAWING:
+            return (
+                f"{said} Measure the run itself, or its images beside the note that `gear sample` leaves of them.",
+                "",
+            )
+        return f"{said} {_fitting(run, number, has)}", ""
     if has["cfg"] and given not in has["cfg"]:
         return f"{what}: it is at CFG {SCALES}. {_fitting(run, number, has)}", f"{given:g}"
     for name in ("prompts", "interpolation"):
@@ -77,7 +84,7 @@ def _fitting(run: Run, number: Number, has: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _chosen(number: Number, name: str, values: Sequence[Any]) -> str:
-    found = scale(number) if name == "cfg" else number.result.setting(SETTINGS[name])
+    found = number.result.cfg_scale if name == "cfg" else number.result.setting(SETTINGS[name])
     chosen = found if found in values else values[0]
     return f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
 

@@ -10,7 +10,6 @@ from gear.figures.reading import NONE
 from gear.figures.tables.table import NOT_RUN, Cell, Line, Table, decimals, marked
 
 OTHERS = "other runs"
-UNGUIDED = ("adm", "gpic")  # protocols whose commands draw samples themselves, and know their scale
 FREE = ("recipes", "stages", "tokenizers")  # what tells whose a number is, not what it is of
 
 
@@ -38,13 +37,6 @@ def _of(run: Run, result: Result) -> list[Number]:
         said = result.setting("protocol")
         protocol = said if isinstance(said, str) else "adm" if "gfid" in result.metrics else "geneval"
     return [Number(run.name, result, protocol, name, value, result.n or 0) for name, value in result.metrics.items()]
-
-
-def scale(number: Number) -> float | None:
-    """Of guidance, None where it is not known: a folder of images by the ADM protocol, which asks for none, counts as
-    without."""
-    said = number.result.cfg_scale
-    return 1.0 if said is None and number.protocol in UNGUIDED else said
 
 
 def lines(
@@ -132,10 +124,9 @@ def _asked(number: Number, asked: Mapping[str, Any]) -> bool:
     r = number.result
     if "steps" in asked and r.steps != asked["steps"]:
         return False
-    if "cfg" in asked and number.protocol != "reconstruction":
-        said = scale(number)
-        if said is None or abs(said - asked["cfg"]) > 1e-9:
-            return False
+    guided = "cfg" in asked and number.protocol != "reconstruction"
+    if guided and (r.cfg_scale is None or abs(r.cfg_scale - asked["cfg"]) > 1e-9):
+        return False
     said = {"interpolation": r.setting("interpolation"), "prompts": r.setting("prompt_set")}
     return all(said[name] == asked[name] for name in said if name in asked)
 
