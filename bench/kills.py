@@ -149,7 +149,8 @@ def _reached(here: Life, aim: Aim, config: Config) -> bool:
         case "write":
             seen = here.until(here.writes)
         case "evaluation":
-            seen = here.until(lambda: here.due(config) == "evaluation", 0.005)
+            # Not before the checkpoint of the same step is on disk, whose phase it would be.
+            seen = here.until(lambda: here.due(config) == "evaluation" and not here.writes(), 0.005)
     return seen and not here.ends_in(aim.delay)
 
 

@@ -1,6 +1,7 @@
 """The demo end to end, at two steps an arm: every piece is made, the page shows it, and a second call only reads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,12 +42,9 @@ def test_a_second_call_measures_nothing_again(folder, monkeypatch):
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")} == before
 
 
-def test_another_demo_in_the_same_folder_is_refused(folder):
-    config = folder / "gear" / "config.json"
-    kept = config.read_text()
-    try:
-        config.write_text(kept.replace('"seed": 0', '"seed": 1'))
-        with pytest.raises(ConfigError, match="seed: 1 -> 0"):
-            demo.demo(folder, 2, "cpu")
-    finally:
-        config.write_text(kept)
+def test_another_demo_in_the_same_folder_is_refused(folder, monkeypatch):
+    gear, *others = demo.CONTENDERS
+    other = replace(gear, recipe=lambda: replace(gear.recipe(), seed=1))
+    monkeypatch.setattr(demo, "CONTENDERS", (other, *others))
+    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
+        demo.demo(folder, 2, "cpu")

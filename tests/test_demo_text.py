@@ -110,14 +110,14 @@ def test_another_demo_in_the_same_folder_is_refused(
     folder: Path, reading: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_encoder(monkeypatch, str(reading))
-    config = folder / "text-warmup" / "config.json"
-    kept = config.read_text()
-    try:
-        config.write_text(kept.replace('"seed": 0', '"seed": 1'))
-        with pytest.raises(ConfigError, match="seed: 1 -> 0"):
-            flow.demo_text(folder, 2, "cpu")
-    finally:
-        config.write_text(kept)
+    usual = flow.text_runs
+
+    def another(*given: Any) -> dict[str, Config]:
+        return {name: replace(config, seed=1) for name, config in usual(*given).items()}
+
+    monkeypatch.setattr(flow, "text_runs", another)
+    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
+        flow.demo_text(folder, 2, "cpu")
 
 
 # ------------------------------------------------------------------------------------------------------- the measures

@@ -49,8 +49,9 @@ def sweep(
     Writes results.json with all points, a folder for each scale, figure_cfg.png and .pdf; of texts for each
     benchmark.
 
-    `gear figure cfg RUNS...` draws several runs together. Interrupted, the same command continues; with
-    other --scales it adds theirs to the curve.
+    `gear figure cfg RUNS...` draws several runs together.
+
+    Interrupted, the same command continues; with other --scales it adds theirs to the curve.
 
     Args:
         source: A run, checkpoint or public generator.

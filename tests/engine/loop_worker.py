@@ -60,7 +60,7 @@ def main(run: str, stop: str, *spoiled: str) -> None:
         try:
             loop.fit(config, Path(run), (group,), step, batches, ("a",), CPU, "run", Console(quiet=True))
         except loop.Diverged as error:
-            print("rank", ranks.rank(), error, flush=True)
+            os.write(1, f"rank {ranks.rank()} {error}\n".encode())  # in one piece, beside the other ranks'
         except Interrupted:
             pass
         group.alone()
