@@ -149,9 +149,15 @@ def _reached(here: Life, aim: Aim, config: Config) -> bool:
         case "write":
             seen = here.until(here.writes)
         case "evaluation":
-            # Not before the checkpoint of the same step is on disk, whose phase it would be.
-            seen = here.until(lambda: here.due(config) == "evaluation" and not here.writes(), 0.005)
+            seen = here.until(lambda: here.due(config) == "evaluation" and _written(here, config), 0.005)
     return seen and not here.ends_in(aim.delay)
+
+
+def _written(here: Life, config: Config) -> bool:
+    """Whether the checkpoint of the step that was logged last, if it has one, is on disk: until then a death would be
+    one in its write, which begins some time after the line."""
+    step = logged(here.run)
+    return not here.writes() and (step % config.save_every != 0 or state.step_of(here.run / state.NAME) == step)
 
 
 def _after(here: Life, aim: Kind, config: Config, before: int, writing: bool) -> Death:
