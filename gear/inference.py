@@ -1,6 +1,5 @@
 """What a trained run can do: draw images of classes or of texts, and encode and decode given ones."""
 
-import json
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from gear.data.folder import scan
 from gear.data.members import File
 from gear.data.writing import save_grid, save_npz, save_pngs
 from gear.evaluate import note
-from gear.evaluate.layouts import LayoutError
+from gear.evaluate.layouts import settle
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
 from gear.generator.lighter import Precision, lighter
@@ -250,28 +249,6 @@ def sample(
         case "png":
             save_pngs(images, path)
     return path
-
-
-def settle(folder: Path, settings: dict[str, Any], whose: dict[str, Any]) -> None:
-    """Before images are drawn into `folder`: notes beside it what they depend on, as `gear.evaluate.layouts` does, and
-    whose they are, which may have another name when they are drawn again. Raises `LayoutError` where it holds images of
-    other settings, or of none that are known."""
-    file, settings = note.beside(folder), json.loads(json.dumps(settings))
-    if folder.is_dir() and any(folder.iterdir()):
-        try:
-            before = dict(json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError):
-            raise LayoutError(
-                f"{folder} is not empty, and {file.name} beside it does not say what is in it: give another folder "
-                "with --out, or delete it."
-            ) from None
-        keys = [key for key in {**before, **settings} if key not in whose]
-        if differ := [key for key in keys if before.get(key) != settings.get(key)]:
-            raise LayoutError(
-                f"{folder} holds images of other settings ({', '.join(differ)}): give another folder with --out, or "
-                "delete it."
-            )
-    note.write(folder, settings | whose)
 
 
 def reconstruct(pair: Pair, files: Sequence[Path], out: Path | None, interpolation: Interpolation = "bicubic") -> Path:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from gear import ranks
+from gear.evaluate import note
 from gear.evaluate.captions import Caption
 from gear.evaluate.pil_resize import pil_resize
 from gear.evaluate.prompts import GenevalPrompt, checked
@@ -188,6 +189,28 @@ def dpg_images(folder: Path, keys: Collection[str]) -> list[tuple[Path, str]]:
     return [(p, p.stem) for p in files]
 
 
+def settle(out: Path, settings: dict[str, Any], whose: dict[str, Any] | None = None) -> None:
+    """Before images are drawn into `out`: notes beside it what they depend on, and whose they are, which may have
+    another name when they are drawn again. Raises `LayoutError` where it holds images of other settings, or of none
+    that are known."""
+    file, settings, whose = note.beside(out), json.loads(json.dumps(settings)), whose or {}
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            before = dict(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise LayoutError(
+                f"{out} is not empty, and {file.name} beside it does not say what is in it: give another folder "
+                "with --out, or delete it."
+            ) from None
+        keys = [key for key in {**before, **settings} if key not in whose]
+        if differ := [key for key in keys if before.get(key) != settings.get(key)]:
+            raise LayoutError(
+                f"{out} holds images of other settings ({', '.join(differ)}): give another folder with --out, or "
+                "delete it."
+            )
+    note.write(out, settings | whose)
+
+
 def read(file: Path) -> UInt8[Tensor, "3 H W"]:
     """An image's pixels. Raises `LayoutError` for one that cannot be read."""
     try:
@@ -212,26 +235,8 @@ def _note(out: Path, settings: dict[str, Any], drawn_from: list[Any]) -> None:
     """Rank 0 writes what is about to be drawn, or checks that it is what was drawn before; then the others go on."""
     if ranks.rank() == 0:
         digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
-        _settle(out, json.loads(json.dumps(settings | {"prompts": digest})))
+        settle(out, settings | {"prompts": digest})
     distributed.together()
-
-
-def _settle(out: Path, settings: dict[str, Any]) -> None:
-    note = out.with_name(f"{out.name}.json")
-    if note.is_file() and out.is_dir():
-        try:
-            before = dict(json.loads(note.read_text()))
-        except (ValueError, TypeError):
-            before = {}
-        if differ := [key for key in {**before, **settings} if before.get(key) != settings.get(key)]:
-            raise LayoutError(
-                f"{out} holds images of other settings ({', '.join(differ)}): give another folder, or delete it."
-            )
-    elif out.is_dir() and any(out.iterdir()):
-        raise LayoutError(
-            f"{out} is not empty, and {note.name} beside it does not say what is in it: give another folder."
-        )
-    _write_text(note, json.dumps(settings, indent=2))
 
 
 def _write_text(file: Path, text: str) -> None:
