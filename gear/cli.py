@@ -143,7 +143,7 @@ def export(
         layout: "hub": config.json, model.safetensors and a model card, which `from_pretrained` and Hugging Face read;
             else the file that the code of LlamaGen, GEAR, or Open-MAGVIT2 and SEED-Voken (lightning) loads.
         part: Which of the two.
-        resolution: Pixels along a side of a generator's images, for public files, which do not say.
+        resolution: Pixels along a side of a generator's images, where public files do not say.
     """
     from gear import exporting
 

@@ -50,7 +50,7 @@ def adm(
         precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
-        resolution: Pixels along a side: of public files, which do not say; of images, to resize and crop them.
+        resolution: Pixels along a side: of public files that do not say (256); of images, to resize and crop them.
         interpolation: Of that resize.
         other_resolution: The reference is meant to be of another resolution than the samples.
         intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.

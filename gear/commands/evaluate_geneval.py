@@ -51,7 +51,7 @@ def geneval(
         precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
-        resolution: Pixels along a side, for public files, which do not say (256).
+        resolution: Pixels along a side, where public files do not say; 256 by default.
         draw_only: Draw the images and judge nothing, for the official scorer.
         out: Folder for results.json, judged.jsonl, a line for each image, and images; by default in the run, or below
             evaluations/.

@@ -74,7 +74,7 @@ def sweep(
         judge: DPG-Bench's, as `gear evaluate dpg` says.
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
-        resolution: Pixels along a side, for public files, which do not say.
+        resolution: Pixels along a side, where public files do not say; 256 by default.
         interpolation: Of the reference's resize.
         other_resolution: The reference is meant to be of another resolution than the samples.
         intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.

@@ -44,7 +44,7 @@ def probe(
         seed: Of the patches that are drawn.
         out: Folder of probe.json; by default the run's, of an older checkpoint one below it.
         tokenizer: Where the tokenizer is, if `run` holds a generator only.
-        resolution: Pixels along a side, for public files, which do not say (256).
+        resolution: Pixels along a side, where public files do not say; 256 by default.
         interpolation: Of the resize before the crop.
         device: Where to run.
     """

@@ -59,7 +59,7 @@ def sample(
             above its images, or in captions.jsonl. PNGs and .npz get a note beside them, OUT.json, of what drew them.
         out: File (grid, npz) or folder (png); by default in the run folder.
         tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
-        resolution: Pixels along a side, for public files, which do not say (256).
+        resolution: Pixels along a side, where public files do not say; 256 by default.
         device: Where to run.
         cuda_graphs: On a CUDA GPU, record the second pass of --batch images and replay it for the later ones: the same
             images, sooner from some passes on. Of texts with --save png, which are drawn a pass at a time, nothing.
