@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -83,12 +83,21 @@ class Life:
             raise Wrong(f"{self.processes()} (pid: rank) still there after {limit:.0f} s; {self.said}") from None
         return code
 
+    def held(self, seen: Callable[[], Any]) -> bool:
+        """Stops all of it and looks. It stays so where that is seen, to be killed as it was seen; else it goes on."""
+        while moving := [pid for pid in self.processes() if _moves(pid)]:
+            _send(moving, signal.SIGSTOP)
+            time.sleep(0.001)
+        if seen():
+            return True
+        _send(self.processes(), signal.SIGCONT)
+        return False
+
     def kill(self) -> None:
         """All of it at once, as when the machine goes."""
+        self.process.kill()  # apart: where its program is being loaded, it has no environment yet to be found by
         while there := self.processes():
-            for pid in there:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _send(there, signal.SIGKILL)
         self.process.wait()
 
     def kill_one(self, rng: random.Random) -> None:
@@ -96,7 +105,8 @@ class Life:
         ranks = [pid for pid, rank in sorted(self.processes().items()) if rank is not None]
         if not ranks or rng.random() < 0.5:
             return self.kill()
-        os.kill(rng.choice(ranks), signal.SIGKILL)
+        _send([rng.choice(ranks)], signal.SIGKILL)
+        _send(self.processes(), signal.SIGCONT)  # what was held
         self.ended(MINUTE)
 
     def ends_in(self, seconds: float) -> bool:
@@ -116,8 +126,10 @@ class Life:
 
     def due(self, config: Config) -> Literal["sheet", "evaluation"] | None:
         """What is being drawn or measured, as the step that was logged last tells; it need not have begun."""
+        if not self.trains():  # asked first: until it has cut the log, the lines are those of the life before
+            return None
         step, w = logged(self.run), config.watch
-        if step <= self.saved_before or not self.trains():
+        if step <= self.saved_before:
             return None
         if w.evaluate_every and step % w.evaluate_every == 0:
             there = any(line["step"] == step for line in lines.read(self.run / watching.NAME))
@@ -155,6 +167,20 @@ def logged(run: Path) -> int:
     """The step of the last whole line; 0 without any."""
     there = lines.read(run / lines.NAME)
     return there[-1]["step"] if there else 0
+
+
+def _send(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _moves(pid: int) -> bool:
+    """Whether a thread of it is neither stopped nor at its end."""
+    with suppress(OSError):  # gone
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return any(stat.rpartition(")")[2].split()[0] not in "TtXZ" for stat in stats)
+    return False
 
 
 def _stamp(path: Path) -> int:

@@ -5,7 +5,9 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +53,7 @@ def test_one_process(scheduled: Config, tmp_path: Path) -> None:
     assert [death.aim for death in done.deaths] == [aim.at for aim in aims]
     assert done.lives == len(done.deaths) + len(done.runs)
     assert done.deaths[1].phase == "sheet or evaluation"
-    assert done.deaths[1].repeated <= scheduled.save_every  # the checkpoint of its step comes first
+    assert done.deaths[1].repeated == 0  # the checkpoint of its step comes first
 
 
 def test_one_of_two_ranks(scheduled: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,18 +68,49 @@ WRITING = """
 import sys, torch
 from gear.store.saving import save_safetensors
 from pathlib import Path
-save_safetensors(Path(sys.argv[1]), {"x": torch.zeros(2**27)})
+file, x = Path(sys.argv[1]), torch.zeros(2**24)
+while True:
+    save_safetensors(file, {"x": x})
+    file.unlink()
 """
 
 
 def test_a_killed_write_leaves_nothing(tmp_path: Path) -> None:
-    """Killed in the middle of a long write; the next life removes what is there."""
+    """Killed in the middle of one of many; the next life removes what is there."""
     with life([sys.executable, "-c", WRITING, str(tmp_path / state.NAME)], tmp_path, tmp_path / "said.txt") as here:
-        assert here.until(here.writes, 0.0)
+        while here.until(here.writes, 0.0) and not here.held(here.writes):
+            pass
     (tmp_path / "said.txt").unlink()
     assert os.listdir(tmp_path)
     with Keeper(tmp_path, keep_last=2):
         assert os.listdir(tmp_path) == []
+
+
+COUNTING = """
+import itertools, sys, threading, time
+def count(name):
+    for number in itertools.count():
+        with open(f"{sys.argv[1]}/{name}", "w") as file:
+            file.write(str(number))
+threading.Thread(target=count, args=("a",)).start()
+count("b")
+"""
+
+
+def test_what_is_held_stands_still_and_what_is_not_goes_on(tmp_path: Path) -> None:
+    def stamps() -> list[int]:
+        return [(tmp_path / name).stat().st_mtime_ns for name in "ab"]
+
+    seen = list[list[int]]()
+    with life([sys.executable, "-c", COUNTING, str(tmp_path)], tmp_path, tmp_path / "said.txt") as here:
+        assert here.until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+        for _ in range(2):
+            assert not here.held(lambda: seen.append(stamps()))
+            assert here.until(lambda: stamps()[0] > seen[-1][0] and stamps()[1] > seen[-1][1])
+        assert here.held(lambda: seen.append(stamps()) or True)
+        time.sleep(0.1)
+        assert stamps() == seen[-1]
+    assert here.process.returncode == -signal.SIGKILL
 
 
 # ------------------------------------------------------------------------------------------- what would be seen
