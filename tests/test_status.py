@@ -221,6 +221,8 @@ def test_a_clock_that_went_backwards(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     """A second is what the clocks of two machines may differ by."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     for name in (log.NAME, state.NAME):
         aged(folder / name, -ahead)
     found, said = object_of(folder, capsys), table(folder, capsys, monkeypatch)

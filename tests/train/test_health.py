@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,6 +37,7 @@ def counted_by_hand(skipped: list[bool], since: int) -> SkipReport:
     return SkipReport(sum(skipped), runs[-1], max(runs[since + 1 :], default=0), last)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(["", "t", "g", "tg"]), max_size=40), st.integers(1, 7), st.integers(0, 40))
 def test_counts(steps: list[str], every: int, stopped: int) -> None:
     """Reports every few steps, and a run that was saved and went on after `stopped` steps."""

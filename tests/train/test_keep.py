@@ -4,18 +4,19 @@ import logging
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.lives import life
 from gear import sources
 from gear.config import Config
 from gear.store import torch_file
@@ -137,18 +138,24 @@ def test_training_goes_on_while_the_state_is_written(tiny: Config, run: Path, ga
         assert told(state.newest(run)) == (10, 10)
 
 
-def test_a_second_save_waits_for_the_first(tiny: Config, run: Path, gate: threading.Event) -> None:
-    one = group()
+def test_a_second_save_waits_for_the_first(
+    tiny: Config, run: Path, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, wait = group(), keep.wait
+
+    def waits(writes: list[Future[None]]) -> object:
+        time.sleep(0.2)
+        gate.set()
+        return wait(writes)
+
     with Keeper(run, 2) as keeper:
         keeper.save(mark(one, 10), 10, tiny, CLASSES)
-        opening = threading.Timer(0.2, gate.set)
-        opening.start()
+        monkeypatch.setattr(keep, "wait", waits)
         keeper.save(mark(one, 20), 20, tiny, CLASSES)
         assert keeper.stall > 0.1
         keeper.wait()
         assert told(state.load(run)) == (20, 20)
         assert told(state.load(run / older(10)[0])) == (10, 10)
-        opening.join()
 
 
 def test_leaving_waits(tiny: Config, run: Path, gate: threading.Event) -> None:
@@ -478,33 +485,31 @@ def test_killed_between_any_two_operations(tmp_path: Path, links: str) -> None:
     assert set(steps) == {2, 3}
 
 
-def test_killed_in_the_middle_of_a_write(tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_a_write(run: Path, tmp_path: Path) -> None:
+    """Of one of many, the first of which is whole."""
     code = """
-run = Path(sys.argv[1])
 one = group(8192)
-keeper = keep.Keeper(run, 2)
-keeper.save(one, 1, Config(), ())
-keeper.wait()
-keeper.save(one, 2, Config(), ())
-print("saving", flush=True)
-keeper.wait()
+keeper = keep.Keeper(Path(sys.argv[1]), 1)
+for step in range(1, 100_000):
+    nn.init.constant_(one[0].module.bias, step)
+    keeper.save(one, step, Config(), ())
+    keeper.wait()
 """
-    run = tmp_path / "run"
-    run.mkdir()
-    process = child(code, run)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "saving\n"
-    for _ in within(60):
-        if any(path.name.endswith(".partial") for path in run.iterdir()):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    left = [path for path in run.iterdir() if path.name.endswith(".partial")]
-    assert left  # it was in the middle
+
+    def left() -> list[Path]:
+        return [path for path in run.iterdir() if path.name.endswith(".partial")]
+
+    def writes() -> bool:
+        return (run / state.NAME).exists() and bool(left())
+
+    with life([sys.executable, "-c", CHILD + code, str(run)], run, tmp_path / "said.txt", PYTHONPATH=".") as here:
+        while here.until(writes) and not here.held(writes):
+            pass
+    assert left()  # it was in the middle
     assert [path.name for path in state.candidates(run)] == [state.NAME]
     found = state.newest(run)
     assert found is not None
-    assert found.step == 1
+    assert found.tensors["tokenizer.bias"][3] == found.step
     assert found.tensors["tokenizer.weight"].nbytes == 2**27
     Keeper(run, 2)
     assert there(run) == [state.NAME]

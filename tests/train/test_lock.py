@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,19 +110,23 @@ def test_released_after_the_block_and_after_an_error(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
-def test_to_look_neither_changes_the_file_nor_turns_a_run_away(tmp_path: Path) -> None:
-    file = tmp_path / NAME
+def test_to_look_neither_changes_the_file_nor_turns_a_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, pauses = tmp_path / NAME, list[float]()
     file.write_text("of a run that was killed")
     before = (file.read_bytes(), file.stat().st_mtime_ns)
     looking = os.open(file, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)  # as `holder` has it for a moment
-    timer = threading.Timer(0.15, os.close, (looking,))
-    timer.start()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            os.close(looking)
+
+    monkeypatch.setattr(time, "sleep", pause)
     assert holder(tmp_path) is None  # two may look
     assert (file.read_bytes(), file.stat().st_mtime_ns) == before
     with locked(tmp_path):
-        pass
-    timer.join()
+        assert len(pauses) == 2
 
 
 def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:
