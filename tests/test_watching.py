@@ -4,8 +4,6 @@ left in the training."""
 import io
 import json
 import logging
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -226,7 +224,7 @@ import json, random, sys
 from pathlib import Path
 import numpy as np
 import torch
-from gear import config_json, run
+from gear import config_json, ranks, run
 from gear.data.folder import scan
 from gear.train.distributed import joined
 from gear.watching import Watcher
@@ -240,7 +238,8 @@ with joined(pair.on):
     watcher = Watcher(config, scan(pictures).split(0.45), pair.checkpoint.classes, pair.on, out)
     watcher.begin(0)
     watcher.draw(pair.tokenizer, pair.generator, 1)
-    print(json.dumps(watcher.measure(pair.tokenizer, pair.generator, 1)))
+    found = watcher.measure(pair.tokenizer, pair.generator, 1)
+    (out / f"{ranks.rank()}.json").write_text(json.dumps(found))
     assert watcher.measured(1)
     assert states() == before  # `random` too, from which the tests' annotation checks draw, but not in this process
 """
@@ -254,19 +253,13 @@ def test_two_ranks_measure_what_one_does(
     watcher = make(files, generated=70)
     two.mkdir()
     (two / "config.json").write_text(to_json(watcher.config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", RANK, str(two), str(pictures), str(trained)]
-    started = [
-        subprocess.Popen(command, env=os.environ | meet | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+    (tmp_path / "rank.py").write_text(RANK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    started = subprocess.Popen([*launcher, str(tmp_path / "rank.py"), str(two), str(pictures), str(trained)])
     watcher.draw(pair.tokenizer, pair.generator, 1)
     one = watcher.measure(pair.tokenizer, pair.generator, 1)
-    said = [process.communicate(timeout=240)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    first, second = (json.loads(text.splitlines()[-1]) for text in said)
+    assert started.wait(240) == 0
+    first, second = (json.loads((two / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first == pytest.approx(one, rel=1e-4)
     assert set(first) == {"rfid", "gfid", "psnr"}

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -147,7 +145,7 @@ RANK = """
 import json, sys
 from pathlib import Path
 import torch
-from gear import build, config_json, run
+from gear import build, config_json, ranks, run
 from gear.data.folder import scan
 from gear.train.distributed import joined
 from gear.watching import Watcher
@@ -160,7 +158,8 @@ with joined(pair.on):
     watcher = Watcher(config, files, (), pair.on, out, build.reader(config, pair.on, None))
     watcher.begin(0)
     watcher.draw(pair.tokenizer, pair.generator, 1)
-    print(json.dumps(watcher.measure(pair.tokenizer, pair.generator, 1)))
+    found = watcher.measure(pair.tokenizer, pair.generator, 1)
+    (out / f"{ranks.rank()}.json").write_text(json.dumps(found))
     assert watcher.measured(1)
 """
 
@@ -172,19 +171,15 @@ def test_two_ranks_measure_what_one_does(
     watcher = make(scan(captioned_folder, captioned=True).split(0.5), generated=70)
     two.mkdir()
     (two / "config.json").write_text(to_json(watcher.config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", RANK, str(two), str(captioned_folder), str(trained_text)]
-    started = [
-        subprocess.Popen(command, env=os.environ | meet | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+    (tmp_path / "rank.py").write_text(RANK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    started = subprocess.Popen(
+        [*launcher, str(tmp_path / "rank.py"), str(two), str(captioned_folder), str(trained_text)]
+    )
     watcher.draw(pair.tokenizer, pair.generator, 1)
     one = watcher.measure(pair.tokenizer, pair.generator, 1)
-    told = [process.communicate(timeout=240)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    first, second = (json.loads(text.splitlines()[-1]) for text in told)
+    assert started.wait(240) == 0
+    first, second = (json.loads((two / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     assert first == pytest.approx(one, rel=1e-4)
     for name in ("samples-00000001.png", "reconstructions-00000001.png", CAPTIONS):
