@@ -12,7 +12,7 @@ from gear.train import log
 
 WORKER = Path(__file__).parent / "loop_worker.py"
 CLOCK = ("seconds", "images_per_s", "memory_gib", "ranks")
-MINUTE = 60  # in which a rank that waits for another in vain has been found out
+LONG = 300  # seconds in which a rank that waits for another in vain has been found out
 
 
 def went(size: int, run: Path, stop: int = -1, spoiled: tuple[int, int] = (0, 0)) -> str:
@@ -20,7 +20,7 @@ def went(size: int, run: Path, stop: int = -1, spoiled: tuple[int, int] = (0, 0)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
     command = [sys.executable, *launcher, str(WORKER), str(run), str(stop), *map(str, spoiled)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=MINUTE
+        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=LONG
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
