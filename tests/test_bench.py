@@ -188,8 +188,11 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
     assert memory.resident_peak() > 10_000  # KiB; this interpreter with torch
 
 
-def test_a_step_is_measured_beside_its_plan():
-    """In a process of its own, with the operators that took longest; the plan's bytes are those of the step."""
+def test_a_step_is_measured_beside_its_plan(monkeypatch):
+    """In a process of its own, with the operators that took longest; the plan's bytes are those of the step. The rate
+    of a product is one that no CPU has: in a busy moment it would be below that of the step."""
+    apart = joint.in_a_process_of_its_own
+    monkeypatch.setattr(joint, "in_a_process_of_its_own", lambda *given: replace(apart(*given), gemm32=1e15))
     said = joint.report(joint.Case("demo-warmup", 64, 128, "float32", "cpu"), kernels=3)
     assert 0.85 < said["planned_peak_GiB"] / said["peak_GiB"] < 1.15
     assert len(said["kernels"]) == 3
