@@ -107,7 +107,7 @@ class Case:
 def case(config: Config, device: str, rounds: int | None = None) -> Case:
     rounds, on = rounds or ROUNDS, torch.device(device)
     config = replace(config, device=device, log_every=BLOCK, save_every=NEVER, steps=(rounds + 1) * BLOCK + 1)
-    build.set_precision(config, on)
+    build.set_tf32(config.engine.tf32, on)
     fed = supply(config, None, on)
     return Case(config, on, fed, [fed.batches(i) for i in range(BLOCK)])
 

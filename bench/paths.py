@@ -92,7 +92,7 @@ def setting(case: Case) -> Setting:
     config, on = config_of(case), torch.device(case.device)
     if not isinstance(config.stage, Gear) or config.generator.text is not None:
         raise ValueError(f"floors are of a joint step with classes; {case.recipe} is none: choose gear-b or another.")
-    build.set_precision(config, on)
+    build.set_tf32(config.engine.tf32, on)
     training = build.training(config, CLASSES, {TARGET: WIDTH}, on, loaded=False)
     nn.init.normal_(training.groups[2].module.output.weight, std=0.02)  # zero at the start, and so would gradients be
     B, side, tokens = case.batch, case.resolution, grid(config) ** 2

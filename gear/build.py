@@ -293,8 +293,8 @@ def _hot(module: nn.Module) -> Sequence[nn.Module]:
             return ()
 
 
-def set_precision(config: Config, on: torch.device) -> None:
-    """Lets a GPU use TF32 for float32 products and convolutions, or not; the assignment never does."""
+def set_tf32(allowed: bool, on: torch.device) -> None:
+    """Lets a GPU use TF32 for float32 products and convolutions, or not; the assignment never does. For the process."""
     if on.type == "cuda":
-        torch.set_float32_matmul_precision("high" if config.engine.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = config.engine.tf32
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed

@@ -214,7 +214,7 @@ def _autocast(config: Config) -> torch.autocast:
 
 @contextmanager
 def _products(config: Config) -> Iterator[None]:
-    """As `build.set_precision` has them on a GPU."""
+    """As `build.set_tf32` has them on a GPU."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if config.engine.tf32 else "highest")
     try:

@@ -196,7 +196,7 @@ def _ready(config: Config, run: Path, prepared: Prepared | None, on: torch.devic
         )
     if started:
         provenance.require_same(run, fed.record)
-    build.set_precision(config, on)
+    build.set_tf32(config.engine.tf32, on)
     training = build.training(build_from, len(fed.classes), fed.dims, on, null=fed.null)
     watched = config.watch.sample_every or config.watch.evaluate_every
     watch = Watcher(config, fed.images, fed.classes, on, run, fed.reader) if watched else None

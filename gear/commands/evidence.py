@@ -39,7 +39,8 @@ def evidence(
     """
     from rich.console import Console
 
-    from gear.config import ConfigError
+    from gear import build
+    from gear.config import Config, ConfigError
     from gear.evidence import pace, pilot, queue, writing
     from gear.evidence.scales import SCALES
 
@@ -48,6 +49,11 @@ def evidence(
     if seeds and what in ("pilot", "pace"):
         raise ConfigError(f"gear evidence {what} has a seed of its own: leave --seeds out.")
     chosen, console = SCALES[scale], Console()
+    alone = device == "auto" and build.device(Config()).type == "cpu"
+    if scale == "gpu" and alone and what in ("run", "pilot", "pace"):
+        raise ConfigError(
+            "scale gpu is for a GPU, and torch sees none: leave --scale out, or give --device cpu, which takes weeks."
+        )
     match what:
         case "run":
             queue.Queue(chosen, out, results, device, console).work(queue.jobs(chosen, only, seeds))

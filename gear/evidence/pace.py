@@ -71,6 +71,7 @@ def _paced(scale: Scale, on: torch.device, device: str) -> Iterator[Paced]:
         if targets not in prepared:
             prepared[targets] = run.prepare(config, on)
         fed = run.supply(config, prepared[targets], on)
+        build.set_tf32(config.engine.tf32, on)
         training = build.training(config, len(fed.classes), fed.dims, on)
         yield Paced(name, int, partial(_live, fed.batches, training.step))
         if name in STORING:

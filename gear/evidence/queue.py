@@ -111,6 +111,10 @@ class Queue:
         with _alone(self.out / job.name) as mine:
             if not mine or (job.arm.start and not self.trained(Job(arms()[job.arm.start], job.seed))):
                 return False
+            if results.place(self.into, self.scale, job.arm.name, job.seed).exists():
+                told = f"{job.name} has a result, but no run in {self.out}: trained again for what begins with it, "
+                told += "which gives the same tokenizer on the same kind of processor alone, and not quite on a GPU."
+                self.console.print(told, style="yellow", highlight=False, markup=False)
             with job.arm.within():
                 self._train(job)
             return True
@@ -178,6 +182,7 @@ class Queue:
             return found["measured"]
         self.console.print(f"measuring {job.name}", style="dim")
         start, n = time.monotonic(), generated(self.scale, job.arm)
+        build.set_tf32(False, self.judge.on)  # as `gear evaluate` measures, whether this process trained it or not
         measured = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
         measured["seconds"] = round(time.monotonic() - start, 1)
         with replacing(kept) as temporary:

@@ -1,6 +1,7 @@
 """The queue on real runs of the smallest kind, with stand-ins for CIFAR-10 and the Inception network."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gear import run
+from gear import build, run
 from gear.config import ConfigError, Frozen, Gear
 from gear.evidence import queue, results
 from gear.evidence.arms import ARMS, arms
@@ -103,6 +104,35 @@ def test_broken_off_in_the_last_evaluation_it_is_made_again(worked: tuple[Queue,
     curve.write_text(curve.read_text().splitlines()[0] + "\n")
     q.work(jobs(small_scale, CHAIN))
     assert [(p["step"], p["gfid"]) for p in results.read(path).curve] == [(p["step"], p["gfid"]) for p in before.curve]
+
+
+def test_a_start_whose_run_is_gone_is_trained_again_and_that_is_said(
+    worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path
+):
+    into = tmp_path / "results"
+    shutil.copytree(worked[1], into)
+    path = results.place(into, small_scale, "repa-on-gear", 0)
+    before = results.read(path)
+    path.unlink()
+    said = Console(record=True, width=400)
+    Queue(small_scale, tmp_path / "other", into, "cpu", said).work(jobs(small_scale, ("repa-on-gear",)))
+    text = said.export_text()
+    assert "gear-0 has a result, but no run in" in text
+    assert "warmup-vq-0 has a result, but no run in" in text
+    assert results.read(path).measured == before.measured  # as it is on the same kind of processor
+
+
+def test_what_is_measured_does_not_depend_on_who_trained(
+    worked: tuple[Queue, Path], small_scale: Scale, monkeypatch: pytest.MonkeyPatch
+):
+    """On a GPU a run trains with TF32 unless it says otherwise."""
+    q, into = worked
+    results.place(into, small_scale, "gear", 0).unlink()
+    (q.out / "gear-0" / "measured.json").unlink()
+    allowed = []
+    monkeypatch.setattr(build, "set_tf32", lambda tf32, on: allowed.append(tf32))
+    q.work(jobs(small_scale, ("gear",)))
+    assert allowed == [False]
 
 
 def test_the_folder_of_another_configuration_is_refused(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
