@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent.parent
 PAPER = (ROOT / "PAPER.md").read_text()
 DAY = r"\d{4}-\d\d-\d\d"
 OPEN = r"open(?: \(not built yet(?:: [\w, .-]+)?\))?"
-STATUS = rf"(?:runs here|runs with data we lack|measured \(LOG\.md, {DAY}\)|{OPEN})(?=$|[;:,])"
+VERDICTS = ("does not show", "shows", "holds here")  # from the worst
+VERDICT = rf"(\d[a-z]?): ({'|'.join(VERDICTS)})"
+SMALL = rf"in small \(RESULTS\.md, {VERDICT}(?:, {VERDICT})*\)"
+STATUS = rf"(?:runs here|runs with data we lack|measured \(LOG\.md, {DAY}\)|{SMALL}|{OPEN})(?=$|[;:,])"
 CODE = re.findall(r"`([^`\n]+)`", PAPER)
 NAMED = [span.split(": ") for span in CODE if ".py: " in span]  # file, names
 
@@ -153,3 +156,15 @@ def test_what_is_measured_is_in_the_log_of_that_day() -> None:
     log = (ROOT / "LOG.md").read_text()
     assert days
     assert all(re.search(rf"^## {day}$", log, re.M) for day in days)
+
+
+def test_verdicts_are_those_of_the_results() -> None:
+    """A claim with two rows has that of the worse one."""
+    there, report = dict[str, list[str]](), (ROOT / "RESULTS.md").read_text()
+    table = report.partition("<!-- evidence cpu verdicts -->")[2].partition("\n\n**")[0]
+    for line in table.splitlines()[4:]:
+        claim, *_, verdict = line.strip("|").split("|")
+        there.setdefault(claim.split()[0], []).append(verdict.strip())
+    told = [pair for whole in re.finditer(SMALL, PAPER) for pair in re.findall(VERDICT, whole[0])]
+    assert told
+    assert told == [(claim, min(there[claim], key=VERDICTS.index)) for claim, _ in told]
