@@ -7,6 +7,7 @@ from gear.evidence.arms import ARMS
 from gear.evidence.quantities import (
     ALIGNMENT,
     AT_END,
+    AT_INPUT,
     AT_TAP,
     BITS,
     CHEAP_GFID,
@@ -21,6 +22,7 @@ from gear.evidence.quantities import (
     NTP,
     NTP_LAST,
     NTP_LAST_ROW,
+    POST,
     PRE,
     PRECISION,
     PSNR,
@@ -75,6 +77,7 @@ QUANTIZERS = ("", "-lfq", "-ibq")
 SIZES = ("-small", "", "-large")
 SCORED = (GFID, SFID, KID, PRECISION, RECALL, CHEAP_GFID, NTP, BITS, RATE)
 SCORED += (RFID, PSNR, ENTROPY, EFFECTIVE, DEAD, ALIGNMENT)
+COMPARED = (GFID, SFID, KID, PRECISION, RECALL, CHEAP_GFID, NTP, RFID, PSNR, EFFECTIVE, ALIGNMENT)
 JOINT = ("gear", "control", "repa")  # with the frozen tokenizer that both joint arms began with
 
 CLAIMS: Mapping[int, tuple[Part, ...]] = {
@@ -90,16 +93,18 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
                 ("repa-on-gear", "repa"),
                 ("repa-on-control", "repa"),
                 ("repa-on-gear", "repa-on-control"),
+                ("repa-on-gear", "gear"),
+                ("repa-on-control", "control"),
             ),
-            (GFID, KID, CHEAP_GFID),
+            COMPARED,
         ),
     ),
     2: (
         Part(
             "",
-            ("gear", "ste", "naive", "repa"),
+            ("gear", "ste", "naive", "control", "repa"),
             (USED_END, USED_LEAST, DEAD, RFID, PSNR, GFID, KID, CHEAP_GFID, NTP),
-            (("ste", "gear"), ("naive", "gear"), ("naive", "repa")),
+            (("ste", "gear"), ("ste", "control"), ("naive", "gear"), ("naive", "repa")),
         ),
     ),
     3: (
@@ -124,6 +129,8 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
         Part(title, JOINT, shown, (("gear", "control"), ("gear", "repa")), shown[:6])
         for title, shown in (
             ("The tokenizer, before quantization", PRE + TARGET),
+            ("The tokenizer, after quantization", POST),
+            ("The generator, what enters its first block", AT_INPUT),
             ("The generator, at the tap", AT_TAP),
             ("The generator, after its last block", AT_END),
         )

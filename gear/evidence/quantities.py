@@ -196,7 +196,11 @@ def _layer(number: Callable[[Result], int]) -> tuple[Quantity, ...]:
     return _probed(lambda result, block: at(result.measured, "probe", block, "generator", number(result)))
 
 
-PRE = _probed(lambda result, block: at(result.measured, "probe", block, "tokenizer", "pre"))
+def _tokenizer(place: str) -> tuple[Quantity, ...]:
+    return _probed(lambda result, block: at(result.measured, "probe", block, "tokenizer", place))
+
+
+PRE, POST, AT_INPUT = _tokenizer("pre"), _tokenizer("post"), _layer(lambda result: 0)
 AT_TAP, AT_END = _layer(tap), _layer(lambda result: result.config["generator"]["layers"])
 TARGET = (
     Quantity("target's Moran's I", 3, PROBED, measured("probe", "spatial", "target", "moran", "mean")),

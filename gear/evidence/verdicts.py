@@ -84,6 +84,17 @@ def against(
     return Decision(claim, f"{quantity.name}, `{arm}`, less {words}", (arm,), values, sign, quantity.digits)
 
 
+def apart(one: Decision, two: Decision) -> Decision:
+    """What a rule comes to on one arm, less what it comes to on another, seed by seed."""
+
+    def values(results: Results) -> dict[int, float]:
+        a, b = one.values(results), two.values(results)
+        return {seed: a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())}
+
+    arms = tuple(dict.fromkeys(one.arms + two.arms))
+    return Decision(two.claim, f"{one.by}; less the same of `{two.arms[0]}`", arms, values, one.sign, one.digits)
+
+
 def _half(result: Result) -> float:
     quantizer = result.config["tokenizer"]["quantizer"]
     return HALF * (2 ** quantizer["bits"] if "bits" in quantizer else quantizer["codebook_size"])
@@ -99,11 +110,15 @@ def _alignment(result: Result) -> list[tuple[float, float]]:
 
 _CKNNA = 1  # of the probes' quantities, the one by patch
 _RANK = 2  # of the texts', the mean rank
+_1C = (
+    sooner("1c convergence, as the paper counts it", curve, "cheap gFID", "gear", "repa"),
+    sooner("1c", curve, "cheap gFID", "repa-on-gear", "repa"),
+)
+_1C_UNGUIDED = tuple(sooner("1c", curve, "cheap gFID", arm, "repa") for arm in ("control", "repa-on-control"))
 DECISIONS = (
     less("1a guidance helps the pair", GFID, "gear", "control", -1),
     less("1b the tokenizer helps a fresh generator", GFID, "repa-on-gear", "repa-on-control", -1),
-    sooner("1c convergence, as the paper counts it", curve, "cheap gFID", "gear", "repa"),
-    sooner("1c", curve, "cheap gFID", "repa-on-gear", "repa"),
+    *_1C,
     less("2a the naive way collapses", USED_END, "naive", "gear", -1),
     against("2a", USED_END, "naive", "half of the codebook", _half, -1),
     less("2b straight through is worse than soft", GFID, "ste", "gear", 1),
@@ -129,11 +144,12 @@ DECISIONS = (
 )
 
 
-UNGUIDED = (  # rules that ask for no difference to an arm without guidance, on such arms
-    sooner("1c", curve, "cheap gFID", "control", "repa"),
-    sooner("1c", curve, "cheap gFID", "repa-on-control", "repa"),
+UNGUIDED = (  # rules that ask for no difference to an arm without guidance: on such arms, and less what they come to
+    *_1C_UNGUIDED,
+    *map(apart, _1C, _1C_UNGUIDED),
     against("6", USED_LEAST_STEP, "control", "the last step", _last_step, -1),
     against("6", USED_LEAST, "control", "half of the codebook", _half, 1),
+    against("6", USED_LEAST_STEP, "repa", "the last step", _last_step, -1),  # whose tokenizer does not move
     sooner("7", _alignment, "alignment loss", "text-on-control", "text-on-control"),
 )
 
@@ -147,7 +163,10 @@ def verdicts(scale: Scale, results: Results) -> str:
         )
         for decisions in (DECISIONS, UNGUIDED)
     )
-    said = "**The same rules on arms without guidance.** One that holds there too says nothing of guidance."
+    said = (
+        "**The same rules on arms without guidance.** One that holds there too says nothing of guidance; what it comes "
+        "to, less what it comes to without, does."
+    )
     return f"{told}\n\n{said}\n\n{without}"
 
 

@@ -43,6 +43,10 @@ def test_where_an_arm_is_at_the_end_of_another(result: Made):
     soon = {0: [(100, 7.0), (300, 5.0), (600, 4.0)], 1: [(100, 9.0), (600, 6.0)], 2: [(100, 4.0), (600, 4.0)]}
     found |= {("gear", seed): result("gear", seed, curve=points) for seed, points in soon.items()}
     assert told(found, "1c") == ["-267 [-892, 358]", "3 of 3", "does not show"]  # -300, 0 since it never is, and -500
+    never = [(100, 9.0), (600, 6.0)]
+    found |= {("control", seed): result("control", seed, curve=never if seed < 2 else soon[0]) for seed in range(3)}
+    assert told(found, "1c", 2) == ["-100 [-530, 330]", "3 of 3", "does not show"]  # 0, 0, -300
+    assert told(found, "1c", 4) == ["-167 [-546, 213]", "3 of 3", "does not show"]  # -300, 0, -200
 
 
 def test_collapse_is_below_half_of_the_codebook(result: Made):
