@@ -16,6 +16,7 @@ from gear.evidence.scales import Scale
 from gear.figures.paper.style import MARKERS, QUIET, RULE, TEXT, Drawing, legend, line, marked, panels, steps, title
 
 USED = ("gear", "control", "ste", "naive", "gear-lfq", "gear-ibq")
+COLLAPSED = "naive"
 KNOBS: Mapping[str, Callable[[Result], float]] = {  # what of GEAR is varied, by how the arms that vary it begin
     "tau": lambda result: at(result.config, "stage", "tau"),
     "lambda": lambda result: at(result.config, "stage", "lam"),
@@ -96,17 +97,24 @@ def used(scale: Scale, results: Results) -> Drawing | None:
     curves = _curves(results, USED, lambda result: [(float(step), size) for step, size in usage(result)])
     if not any(curves.values()):
         return None
-    figure, (ax,) = panels(1, 1, TEXT * 0.72, 2.7)
+    figure, (whole, near) = panels(1, 2, TEXT, 2.7)
     for i, (arm, seeds) in enumerate(curves.items()):
-        _band(ax, i, arm, seeds)
-    _step_axis(ax, curves)
+        _band(whole, i, arm, seeds)
+        if arm != COLLAPSED:
+            _band(near, i, arm, seeds)
     size = scale.base.tokenizer.quantizer.codebook_size
-    ax.axhline(size, color=RULE, linewidth=1.2, zorder=0)
-    ax.set_ylim(0, size * 1.05)
-    ax.set_ylabel("effective size")
-    title(ax, "", f"effective size of the codebook, of {size}")
-    legend(figure, [ax])
-    return Drawing("usage", figure, "Codes in training, mean over seeds, the band from the least to the largest.")
+    for ax in (whole, near):
+        _step_axis(ax, curves)
+        ax.axhline(size, color=RULE, linewidth=1.2, zorder=0)
+    whole.set_ylim(0, size * 1.05)
+    whole.set_ylabel("effective size")
+    title(whole, "a", f"of the codebook of {size}")
+    title(near, "b", f"without {COLLAPSED}, nearer")
+    legend(figure, [whole])
+    caption = (
+        "Effective size of the codebook, of codes in training, mean over seeds, the band from the least to the largest."
+    )
+    return Drawing("usage", figure, caption)
 
 
 def _curves(results: Results, names: Sequence[str], of: Callable[[Result], Curve]) -> dict[str, list[Curve]]:
