@@ -49,8 +49,8 @@ def evidence(
     if seeds and what in ("pilot", "pace"):
         raise ConfigError(f"gear evidence {what} has a seed of its own: leave --seeds out.")
     chosen, console = SCALES[scale], Console()
-    alone = device == "auto" and build.device(Config()).type == "cpu"
-    if scale == "gpu" and alone and what in ("run", "pilot", "pace"):
+    without_gpu = device == "auto" and build.device(Config()).type == "cpu"
+    if scale == "gpu" and without_gpu and what in ("run", "pilot", "pace"):
         raise ConfigError(
             "scale gpu is for a GPU, and torch sees none: leave --scale out, or give --device cpu, which takes weeks."
         )
