@@ -19,14 +19,14 @@ from gear.data.crop import Interpolation
 from gear.data.decode import Skip, any_size, decode
 from gear.data.folder import scan
 from gear.data.members import File
-from gear.data.writing import save_grid, save_npz, save_pngs
+from gear.data.writing import png, save_grid, save_npz, save_pngs
 from gear.evaluate import note
 from gear.evaluate.layouts import settle
 from gear.evaluate.reconstruction import psnr
 from gear.generator import Generator
 from gear.generator.lighter import Precision, lighter
-from gear.generator.sampling import LANES, Options, class_labels, generate
-from gear.painting import Painting
+from gear.generator.sampling import LANES, Finished, Options, class_labels, generate
+from gear.painting import Painting, decode_tokens, unusual_size
 from gear.progress import bars
 from gear.run import Pair
 from gear.text import TextEncoder
@@ -41,6 +41,23 @@ log = logging.getLogger("gear")
 
 def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UInt8[Tensor, "n 3 H W"]:
     """Images of the labels: tokens from the generator, pixels from the tokenizer. `options` are `generate`'s."""
+    painting = Painting(pair, len(labels))
+    _draw(pair, labels, seed, painting, **options)
+    return painting.images()
+
+
+def draw_pngs(pair: Pair, labels: Int[Tensor, "n"], seed: int, folder: Path, **options: Any) -> None:
+    """The same images as FOLDER/000000.png and so on, each as soon as its pass is over; those that are there stay."""
+    missing = [i for i in range(len(labels)) if not png(folder, i).is_file()]
+
+    def save(indices: list[int], tokens: Int[Tensor, "b N"]) -> None:
+        save_pngs(decode_tokens(pair, tokens), folder, [missing[i] for i in indices])
+
+    if missing:
+        _draw(pair, labels[missing], seed, save, image_ids=missing, **options)
+
+
+def _draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, finished: Finished, **options: Any) -> None:
     generator = require_classes(pair)
     with bars() as progress:
         bar = progress.add_task("sampling", total=None, note="")
@@ -48,9 +65,7 @@ def draw(pair: Pair, labels: Int[Tensor, "n"], seed: int, **options: Any) -> UIn
         def step(done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
 
-        painting = Painting(pair, len(labels))
-        generate(generator, labels, seed=seed, progress=step, finished=painting, **options)
-        return painting.images()
+        generate(generator, labels, seed=seed, progress=step, finished=finished, **options)
 
 
 def usual_batch(pair: Pair) -> int:
@@ -59,12 +74,24 @@ def usual_batch(pair: Pair) -> int:
 
 
 def in_precision(pair: Pair, precision: Precision) -> Pair:
-    """With a generator that draws in it: `gear.generator.lighter`. Raises ValueError where there is none."""
-    return pair if precision == "float32" else replace(pair, generator=lighter(require_generator(pair), precision))
+    """With a generator that draws in it, and the same text encoder: `gear.generator.lighter`. Raises ValueError where
+    there is none."""
+    if precision == "float32":
+        return pair
+    light = replace(pair, generator=lighter(require_generator(pair), precision))
+    vars(light)["text"] = pair.text  # which is gigabytes, and would be read once more
+    return light
 
 
 def require_generator(pair: Pair) -> Generator:
-    """Raises ValueError where there is none."""
+    """Raises ValueError where there is none, and where it would draw a size that it was not trained at: a grid of other
+    tokens, which it takes without a word."""
+    side = pair.checkpoint.config.data.resolution
+    if pair.generator is not None and pair.trained_at not in (None, side):
+        raise ValueError(
+            f"{called(pair)} was trained at {pair.trained_at} px and draws no other size: leave out --resolution "
+            f"{side}; to resize what it draws, `gear sample` and `gear evaluate adm` take --resize {side}."
+        )
     if pair.generator is None and pair.checkpoint.step:
         raise ValueError(f"{pair.checkpoint.path} has no generator (a warm-up trains none); sample a run that has one.")
     if pair.generator is None:  # of a public file or a saved model
@@ -227,13 +254,16 @@ def sample(
     rows = batch or usual_batch(pair)
     path = place(pair, out, {"grid": "samples.png", "npz": f"samples-{n}.npz", "png": "samples"}[save])
     told, whose = {"n": n, "seed": seed, "classes": given, **whole, "batch": rows, "precision": precision}, {}
+    told |= unusual_size(pair)
     if save != "grid":
         told["weights_sha256"] = models.weights_sha256(pair.checkpoint, "tokenizer", "generator")
         where = pair.checkpoint.path
         whose = {"run": str(where), "model": asdict(models.model(pair.checkpoint, models.called(where), generator))}
+    drawing = in_precision(pair, precision)
     if save == "png":
         settle(path, told, whose)
-    drawing = in_precision(pair, precision)
+        draw_pngs(drawing, labels, seed, path, batch=rows, cuda_graphs=cuda_graphs, **whole)
+        return path
     images = draw(drawing, labels, seed, batch=rows, cuda_graphs=cuda_graphs, **whole)
     match save:
         case "grid":
@@ -246,8 +276,6 @@ def sample(
         case "npz":
             save_npz(images, path, labels)
             note.write(path, told | whose)
-        case "png":
-            save_pngs(images, path)
     return path
 
 

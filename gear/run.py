@@ -270,12 +270,18 @@ def _tuned(config: Config, other: Config) -> Config:
 
 @dataclass(frozen=True)
 class Pair:
-    """The averaged tokenizer and generator of a run, in eval mode, for sampling and reconstruction."""
+    """The averaged tokenizer and generator of a run, in eval mode, for sampling and reconstruction.
+
+    trained_at: px along a side of the images that the generator was trained to draw; None where nothing tells, or they
+    are no squares. resize: px that drawn images are brought to, see `gear.painting`; None: as they are.
+    """
 
     tokenizer: Tokenizer
     generator: Generator | None
     checkpoint: state.Checkpoint
     on: torch.device
+    trained_at: int | None = None
+    resize: int | None = None
 
     @cached_property
     def text(self) -> TextEncoder | None:
@@ -302,17 +308,26 @@ def require_same_encoder(encoder: TextEncoder, generator: Generator, source: Pat
 
 
 def load(
-    source: Path | str, device: str = "auto", *, tokenizer: Path | str | None = None, resolution: int | None = None
+    source: Path | str,
+    device: str = "auto",
+    *,
+    tokenizer: Path | str | None = None,
+    resolution: int | None = None,
+    resize: int | None = None,
 ) -> Pair:
     """A run folder, a checkpoint, a model of `save_pretrained`, or a public file of LlamaGen, GEAR, Open-MAGVIT2, IBQ.
 
     `generator` is None where there is none, as after a warm-up. tokenizer: where to take it from, instead of `source`,
-    which may hold a generator only. resolution: px, where `source` does not tell; 256 by default. Raises
-    `CheckpointError`.
+    which may hold a generator only. resolution: px; by default what `source` tells, or 256. A tokenizer takes any; a
+    generator refuses to draw one that it was not trained at. resize: as of `Pair`. Raises `CheckpointError`, and
+    ValueError for a resize below 1.
     """
+    if resize is not None and resize < 1:
+        raise ValueError(f"resize must be at least 1 px; it is {resize}.")
     checkpoint = sources.read(str(source))
     if tokenizer is not None or not checkpoint.averaged("tokenizer"):
         checkpoint = _joined(checkpoint, tokenizer)
+    trained_at = _trained_at(checkpoint)
     if resolution is None and checkpoint.grid is not None:
         h, w = checkpoint.grid
         if h != w:
@@ -320,14 +335,21 @@ def load(
                 f"{checkpoint.path} draws {h} x {w} tokens, and only squares are drawn here: use it with "
                 "Generator.from_pretrained, or give --resolution for a square, which it was not trained on."
             )
-        resolution = h * checkpoint.config.tokenizer.backbone.downsample
+        resolution = trained_at
     if resolution is not None:
         checkpoint = sized(checkpoint, resolution)
     config = dataclasses.replace(checkpoint.config, device=device)
     on, checkpoint = build.device(check(config)), dataclasses.replace(checkpoint, config=config)
     net = tokenizer_of(checkpoint).to(on)
     generator = generator_of(checkpoint).to(on) if checkpoint.averaged("generator") else None
-    return Pair(net, generator, checkpoint, on)
+    return Pair(net, generator, checkpoint, on, trained_at, None if resize == config.data.resolution else resize)
+
+
+def _trained_at(checkpoint: state.Checkpoint) -> int | None:
+    if checkpoint.grid is None:
+        return checkpoint.config.data.resolution if checkpoint.step else None
+    h, w = checkpoint.grid
+    return h * checkpoint.config.tokenizer.backbone.downsample if h == w else None
 
 
 def sized(checkpoint: state.Checkpoint, resolution: int) -> state.Checkpoint:

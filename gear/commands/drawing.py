@@ -20,7 +20,7 @@ from gear.evaluate.results import Model, require_seed
 from gear.generator.lighter import Precision, lighter
 from gear.generator.sampling import LANES, Options, class_labels, generate
 from gear.inference import label_numbers, require_classes, usual_batch
-from gear.painting import decode_tokens
+from gear.painting import decode_tokens, unusual_size
 from gear.run import CONFIG, Pair, load
 from gear.sharing import MODEL
 from gear.train import state
@@ -56,7 +56,7 @@ class Drawn:
         given = label_numbers(classes, pair.checkpoint.classes) or None
         self.labels = class_labels(n, self.generator.null_label, given, seed)
         self.block = batch or usual_batch(pair)
-        side = pair.checkpoint.config.data.resolution
+        side = pair.resize or pair.checkpoint.config.data.resolution
         self.resolution: tuple[int, int] = (side, side)
         self.classes = classes
 
@@ -109,10 +109,10 @@ class Drawn:
 
 
 def unusual(pair: Pair, batch: int, precision: Precision) -> dict[str, Any]:
-    """What samples depend on by rounding, for `about`: the batch, unless it is that of every CPU, and a precision
-    other than float32."""
+    """What samples depend on beside their options, for `about`: the batch, by rounding, unless it is that of every
+    CPU; a precision other than float32; a size that they are brought to."""
     same = pair.on.type == "cpu" and batch == LANES
-    return ({} if same else {"batch": batch}) | unusual_precision(precision)
+    return ({} if same else {"batch": batch}) | unusual_precision(precision) | unusual_size(pair)
 
 
 def unusual_precision(precision: Precision) -> dict[str, str]:
@@ -124,7 +124,7 @@ def label(pair: Pair, options: Mapping[str, Any], seed: int, but: str = "", **mo
     was asked for, "" for what was not."""
     usual = asdict(Options())
     changed = {k: v for k, v in options.items() if k == "cfg_scale" or v != usual[k]}
-    found = {"step": pair.checkpoint.step or None, **changed, "seed": seed or None}
+    found = {"step": pair.checkpoint.step or None, **changed, "seed": seed or None, **unusual_size(pair)}
     found |= {name: value or None for name, value in more.items()}
     names = {"cfg_scale": "cfg", "cfg_interval": "interval"}
     return slug(*(f"{names.get(k, k)}-{_short(v)}" for k, v in found.items() if v is not None and k != but))
@@ -157,6 +157,7 @@ def opened(
     device: str = "auto",
     tokenizer: str | None = None,
     resolution: int | None = None,
+    resize: int | None = None,
     interpolation: Interpolation = "bicubic",
     seed: int = 0,
     of_texts: str | None = None,
@@ -168,9 +169,11 @@ def opened(
     Raises ValueError for a model that draws texts, and for options that images do not have.
     """
     if is_model(where) and where not in SETS:
-        pair = load(where, device, tokenizer=tokenizer, resolution=resolution)
+        pair = load(where, device, tokenizer=tokenizer, resolution=resolution, resize=resize)
         require_classes(pair, of_texts)
         return Drawn(pair, n, seed, **options)
+    if resize is not None:
+        raise ValueError(f"{where} holds images, not a model: they are resized by --resolution, not by --resize.")
     if given := [name for name, value in {**options, "tokenizer": tokenizer}.items() if value is not None]:
         raise ValueError(f"{where} holds images, not a model: {', '.join(given)} cannot be given for it.")
     return images.opened(where, resolution, interpolation, what="samples")

@@ -24,6 +24,7 @@ def adm(
     seed: int = 0,
     tokenizer: str | None = None,
     resolution: int | None = None,
+    resize: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     other_resolution: bool = False,
     intervals: bool | None = None,
@@ -51,7 +52,9 @@ def adm(
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side: of public files that do not say (256); of images, to resize and crop them.
-        interpolation: Of that resize.
+        resize: Pixels along a side that a model's samples are brought to before they are rounded, bicubic without
+            antialias, as LlamaGen and the paper bring 384 and 512 px to 256 (Table 13).
+        interpolation: Of the images' resize, and of the reference's.
         other_resolution: The reference is meant to be of another resolution than the samples.
         intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.
         batch: Images in one pass of the Inception network; a divisor of 512.
@@ -71,8 +74,8 @@ def adm(
         "classes": classes or None,
     }
     asked = Asked(
-        *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
-        *(intervals, batch, device, OF_TEXTS),
+        *(source, reference, n, n_reference, seed, tokenizer, resolution, resize, interpolation),
+        *(other_resolution, intervals, batch, device, OF_TEXTS),
         options={name: value for name, value in given.items() if value is not None},
     )
     how = {"n": n, "n_reference": n_reference, "tokenizer": tokenizer, "resolution": resolution}

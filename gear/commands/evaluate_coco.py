@@ -54,7 +54,8 @@ def coco(
         precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
         tokenizer: For a source that holds a generator only.
-        resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
+        resolution: Pixels along a side: of public files that do not say (256); of images, to resize and crop them,
+            which stay as they are by default.
         interpolation: Of the resize of images and reference.
         interval: Whether FID gets a 95 % interval; by default where n is below 10,000.
         batch: Images in one pass of the networks; a divisor of 512.

@@ -48,7 +48,8 @@ def gpic(
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.
         precision: Of the generator's numbers, bfloat16 or int8, which are faster; by default float32.
         negative: A text that guidance leads away from, in place of no text; "" is no text.
-        resolution: Pixels along a side, to which images are resized and cropped; by default they stay as they are.
+        resolution: Pixels along a side: of public files that do not say (256); of images, to resize and crop them,
+            which stay as they are by default.
         interpolation: Of that resize. The network's own, to 224 px, is always Pillow's bicubic.
         positions: How DINOv2's table of positions is resampled: as torch.hub's network does, or as timm does.
         interval: Whether FDD gets a 95 % interval; by default where n is below 10,000.

@@ -33,6 +33,7 @@ def sweep(
     seed: int = 0,
     tokenizer: str | None = None,
     resolution: int | None = None,
+    resize: int | None = None,
     interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     other_resolution: bool = False,
     intervals: bool | None = None,
@@ -61,8 +62,9 @@ def sweep(
         rewritten: A longer prompt for each line of it, in their order: .jsonl, or .txt, one a line.
         dpg: DPG-Bench's folder of KEY.txt.
         questions: DPG-Bench's dpg_bench.csv.
-        scales: Of classifier-free guidance; 1 is none. By default those of the paper, 1 to 3 or, of texts, 1 to 20.
-        n: How many samples at each, of classes.
+        scales: Of classifier-free guidance; 1 is none. By default those of the paper's Table 14, and 2.5 and
+            3; of texts Table 19's, 1 to 20.
+        n: How many samples at each, of classes; the paper's 50,000 take five times as long.
         n_reference: How many images of the reference, where it has no moments of its own; by default all.
         temperature: Of the softmax. This and the next two by default as the run has them.
         top_k: Keep the k most likely tokens; 0 keeps all.
@@ -75,6 +77,7 @@ def sweep(
         seed: Of the samples, of KID's subsets and of the intervals.
         tokenizer: For a source that holds a generator only.
         resolution: Pixels along a side, where public files do not say; 256 by default.
+        resize: Pixels along a side that samples of classes are brought to, as `gear evaluate adm` says.
         interpolation: Of the reference's resize.
         other_resolution: The reference is meant to be of another resolution than the samples.
         intervals: Whether the distances get 95 % intervals; by default where n is below 10,000.
@@ -98,6 +101,10 @@ def sweep(
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "precision": precision}
     options = {name: value for name, value in given.items() if value is not None}
     if reference is None:
+        if resize is not None:
+            raise ValueError(
+                "--resize is for a run that draws classes; of texts, the benchmarks have a size of their own."
+            )
         where = {"tokenizer": tokenizer, "resolution": resolution, "negative": negative}
         for folder, name in sweeping.sweep_texts(source, asked, scales, seed, out, device, **where, **options):
             _draw(folder, name)
@@ -110,8 +117,8 @@ def sweep(
     from gear.commands.models import folder as evaluations
 
     adm = Asked(
-        *(source, reference, n, n_reference, seed, tokenizer, resolution, interpolation, other_resolution),
-        *(intervals, batch, device, OF_TEXTS),
+        *(source, reference, n, n_reference, seed, tokenizer, resolution, resize, interpolation),
+        *(other_resolution, intervals, batch, device, OF_TEXTS),
         options=options | {"cfg_scale": min(scales)},  # so that images are refused, which have none
     )
     how = {"n": n, "n_reference": n_reference, "tokenizer": tokenizer, "resolution": resolution}

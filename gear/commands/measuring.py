@@ -33,6 +33,7 @@ class Asked:
     seed: int
     tokenizer: str | None
     resolution: int | None
+    resize: int | None
     interpolation: Interpolation
     other_resolution: bool
     intervals: bool | None
@@ -97,8 +98,8 @@ def judging(asked: Asked) -> Iterator[Judge]:
     """
     results.require_seed(asked.seed)
     on = distributed.own_device(build.device(Config(device=asked.device)))
-    where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "interpolation": asked.interpolation}
-    where |= {"device": str(on), "of_texts": asked.of_texts}
+    where = {"tokenizer": asked.tokenizer, "resolution": asked.resolution, "resize": asked.resize}
+    where |= {"interpolation": asked.interpolation, "device": str(on), "of_texts": asked.of_texts}
     with distributed.joined(on):
         detector = inception.opened().to(on)
         with distributed.first_here():  # a data set may have to be prepared

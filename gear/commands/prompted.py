@@ -54,8 +54,10 @@ class Artist:
         return paint(self.drawing, texts, self.seed, image_ids=numbers, **options)
 
     def at(self, scale: float) -> "Artist":
-        """With another scale of guidance."""
-        return replace(self, options={**self.options, "cfg_scale": scale})
+        """With another scale of guidance, drawing with the same networks."""
+        other = replace(self, options={**self.options, "cfg_scale": scale})
+        vars(other)["drawing"] = self.drawing
+        return other
 
     def check(self, texts: Sequence[str]) -> None:
         """Raises ValueError for one without words; says what is not read, and of a negative one that does nothing."""

@@ -29,6 +29,7 @@ def sample(
     out: Path | None = None,
     tokenizer: str | None = None,
     resolution: int | None = None,
+    resize: int | None = None,
     device: str = "auto",
     cuda_graphs: bool = False,
 ) -> None:
@@ -57,9 +58,12 @@ def sample(
             number n i + j (from 0), on which its noise depends: a prompt alone draws other images than behind others.
         save: One PNG sheet, one PNG an image, or one .npz in the layout of the ADM evaluator; of texts with the text
             above its images, or in captions.jsonl. PNGs and .npz get a note beside them, OUT.json, of what drew them.
+            PNGs are saved pass by pass: called again, it draws those that are missing.
         out: File (grid, npz) or folder (png); by default in the run folder.
         tokenizer: The same kinds of thing, or a name of `gear fetch`, where `run` holds a generator only.
         resolution: Pixels along a side, where public files do not say; 256 by default.
+        resize: Pixels along a side that images are brought to before they are rounded, bicubic without antialias, as
+            LlamaGen and the paper bring 384 and 512 px to 256 to measure them (Table 13).
         device: Where to run.
         cuda_graphs: On a CUDA GPU, record the second pass of --batch images and replay it for the later ones: the same
             images, sooner from some passes on. Of texts with --save png, which are drawn a pass at a time, nothing.
@@ -85,7 +89,7 @@ def sample(
     require_whole("--prompt", typed)
     require_whole("--negative", [negative or ""])
     texts = [*typed, *([caption.text for caption in prompted.texts(prompts)] if prompts else [])]
-    pair = load(run, device, tokenizer=tokenizer, resolution=resolution)
+    pair = load(run, device, tokenizer=tokenizer, resolution=resolution, resize=resize)
     if cuda_graphs:
         require_cuda(pair.on)
     if inference.draws_texts(pair):

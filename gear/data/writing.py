@@ -32,10 +32,14 @@ def save_pngs(
 ) -> list[Path]:
     """Each image as `folder`/000000.png, numbered by `image_ids` (None: from 0); returns the paths in order."""
     ids = range(len(images)) if image_ids is None else image_ids
-    paths = [Path(folder) / f"{i:06d}.png" for i in ids]
+    paths = [png(folder, i) for i in ids]
     for pixels, path in zip(images.cpu().permute(0, 2, 3, 1).numpy(), paths, strict=True):
         _save_png(pixels, path)
     return paths
+
+
+def png(folder: str | Path, image_id: int) -> Path:
+    return Path(folder) / f"{image_id:06d}.png"
 
 
 def save_npz(images: UInt8[Tensor, "N 3 H W"], path: str | Path, labels: Int[Tensor, "N"] | None = None) -> None:

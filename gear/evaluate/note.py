@@ -13,7 +13,7 @@ from gear.store.whole import replacing
 MOST = 1 << 20  # bytes of a note; a larger file of that name is something else
 TOLD = (
     *("run", "model", "weights_sha256", "seed", "precision", "cfg_scale", "cfg_interval"),
-    *("temperature", "top_k", "top_p"),
+    *("temperature", "top_k", "top_p", "resize"),
 )
 
 

@@ -73,8 +73,8 @@ def opened(
         if source.resolution != resolution and not other_resolution:
             raise DataError(
                 f"the reference {path} is of {_px(source.resolution)} and the samples of {_px(resolution)}: give the "
-                "reference of that resolution, or resize the samples (--resolution), or say --other-resolution if this "
-                "is meant."
+                "reference of that resolution, or resize the samples (--resize of a model's, --resolution of images), "
+                "or say --other-resolution if this is meant."
             )
         moments = _moments(path)
     else:
@@ -83,7 +83,8 @@ def opened(
         if source.resolution != resolution and not other_resolution:
             raise DataError(
                 f"the reference {where} is of {_px(source.resolution)} and the samples of {_px(resolution)}: say "
-                "--resolution, to which both are resized and cropped, or --other-resolution if this is meant."
+                "--resolution, to which both are resized and cropped, of a model --resize, which resizes its samples, "
+                "or --other-resolution if this is meant."
             )
     if len(source) < LEAST:
         raise DataError(

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gear import run
+from gear import inference, run
 from gear.commands import drawing, measuring, models
 from gear.commands.drawing import Drawn
 from gear.commands.evaluate_adm import adm
@@ -23,7 +23,7 @@ from gear.commands.sample import sample
 from gear.commands.table import table
 from gear.data import DataError
 from gear.data.writing import save_npz
-from gear.evaluate import inception, reference, results
+from gear.evaluate import images, inception, reference, results
 from gear.figures.paper.result import loaded
 from gear.generator.sampling import LANES
 from gear.weights import MissingWeight
@@ -86,6 +86,7 @@ def test_what_is_drawn_otherwise_is_another_source(trained: Path):
     others = [Drawn(pair, 8, seed=1), Drawn(pair, 8, cfg_scale=3.0), Drawn(pair, 8, top_k=2)]
     others += [Drawn(pair, 8, precision="bfloat16"), Drawn(pair, 8, batch=4)]
     others += [Drawn(pair, 8, classes=("disc",)), Drawn(pair, 8, cfg_interval=(0, 2))]
+    others += [Drawn(run.load(trained, "cpu", resize=16), 8)]
     assert all(other.about() != about for other in others)
     tensors = dict(pair.checkpoint.tensors)
     name = next(name for name in tensors if name.startswith("generator_ema.") and tensors[name].is_floating_point())
@@ -134,6 +135,21 @@ def test_saved_samples_measure_as_those_drawn_live(trained: Path, images_folder:
     assert (saved["settings"]["n"], saved["model"]) == (40, None)
 
 
+def test_resized_samples_are_measured_at_their_size(trained: Path, images_folder: Path, tmp_path: Path):
+    """Live and saved alike, against images of that size (Table 13)."""
+    pair = run.load(trained, "cpu", resize=16)
+    inference.sample(pair, 40, (), 0, "npz", tmp_path / "a.npz", cfg_scale=1.0)
+    shown = images.opened(images_folder, 16)
+    np.savez(tmp_path / "reference.npz", torch.cat(list(shown.batches(0, len(shown), 64))).permute(0, 2, 3, 1).numpy())
+    options: dict[str, Any] = {"n": 40, "device": "cpu", "intervals": False}
+    adm(str(trained), str(tmp_path / "reference.npz"), cfg_scale=1.0, resize=16, out=tmp_path / "live", **options)
+    adm(str(tmp_path / "a.npz"), str(tmp_path / "reference.npz"), out=tmp_path / "saved", **options)
+    live, saved = (loaded(tmp_path / name / "results.json") for name in ("live", "saved"))
+    assert live["metrics"] == saved["metrics"]
+    assert live["source"]["resize"] == saved["source"]["resize"] == 16
+    assert live["source"]["resolution"] == [16, 16]
+
+
 @pytest.mark.parametrize("save", ["npz", "png"])
 def test_images_that_were_saved_are_known_as_their_runs(
     save: Any, trained: Path, images_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
@@ -174,6 +190,7 @@ def test_results_go_into_the_run_and_other_samples_elsewhere(
         return drawing.folder_of(source, str(trained), "adm", reference)
 
     assert folder() == trained / "evaluations" / "adm-cifar10-step-6-cfg-1.5"
+    assert folder(resize=16).name == "adm-cifar10-step-6-cfg-1.5-resize-16"
     assert folder(cfg_scale=1.0, seed=3, classes=("disc",)).name == "adm-cifar10-step-6-cfg-1-seed-3-classes-disc"
     warm = rf"adm-{images_folder.name}-step-6-cfg-1\.5-temperature-0\.8-[0-9a-f]{{8}}"
     assert re.fullmatch(warm, folder(str(images_folder), temperature=0.8).name)
@@ -225,14 +242,28 @@ def test_many_classes_do_not_make_a_name_too_long_for_a_folder(trained: Path):
 
 def test_a_reference_of_another_resolution_is_refused_before_anything_is_drawn(trained: Path, tmp_path: Path):
     np.savez(tmp_path / "x.npz", np.full((4, 16, 16, 3), 200, np.uint8))
-    with pytest.raises(DataError, match=r"is of 16 x 16 px and the samples of 32 x 32 px"):
+    with pytest.raises(DataError, match=r"is of 16 x 16 px and the samples of 32 x 32 px: .* \(--resize of a model's"):
         adm(str(trained), str(tmp_path / "x.npz"), n=8, out=tmp_path / "out", device="cpu")
     assert Small.calls == 0
+
+
+def test_a_generator_draws_no_size_that_it_was_not_trained_at(trained: Path, tmp_path: Path):
+    """Rotary positions have no parameters, so that another grid of tokens would load and draw."""
+    pair = run.load(trained, "cpu")
+    inference.require_generator(pair).save_pretrained(tmp_path / "saved")
+    pair.tokenizer.save_pretrained(tmp_path / "saved")
+    for source in (trained, tmp_path / "saved"):
+        with pytest.raises(ValueError, match=r"was trained at 32 px and draws no other size: .* --resize 64\.$"):
+            adm(str(source), str(tmp_path), n=8, resolution=64, device="cpu")
+        assert len(Drawn(run.load(source, "cpu", resolution=32), 4)) == 4
+    assert run.load(trained, "cpu", resolution=64).tokenizer.encode(torch.zeros(1, 3, 64, 64)).q.shape == (1, 256)
 
 
 def test_options_of_a_model_are_refused_for_images(images_folder: Path):
     with pytest.raises(ValueError, match="holds images, not a model: cfg_scale cannot be given"):
         adm(str(images_folder), "builtin", cfg_scale=2.0, resolution=32, device="cpu")
+    with pytest.raises(ValueError, match="resized by --resolution, not by --resize"):
+        adm(str(images_folder), "builtin", resize=16, device="cpu")
 
 
 def test_options_out_of_range_are_refused_at_once(trained: Path):

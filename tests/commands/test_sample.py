@@ -70,10 +70,78 @@ def test_what_a_pass_has_finished_is_decoded_as_all_would_be(pair: Pair) -> None
     q = generate(
         generator, torch.arange(5) % 2, seed=0, prompts=prompts, batch=2, image_ids=[4, 1, 2, 0, 3], finished=painting
     )
-    assert len(painting.parts) == 3
+    assert painting.finished == 5
     assert torch.equal(painting.images(), decode_tokens(pair, q))
     with pytest.raises(ValueError, match="6 images were asked for, and 0 are finished"):
         Painting(pair, 6).images()
+
+
+def cubic(n: int, m: int) -> np.ndarray:
+    """m x n: an output is the sum of the four inputs around its place, by Keys' kernel with a = -0.75; beyond the edge
+    lie copies of the one at it."""
+    weights = np.zeros((m, n))
+    for row in range(m):
+        place = (row + 0.5) * n / m - 0.5
+        for tap in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
+            d = abs(place - tap)
+            near, far = 1.25 * d**3 - 2.25 * d**2 + 1, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+            weights[row, min(max(tap, 0), n - 1)] += near if d <= 1 else far
+    return weights
+
+
+@pytest.mark.parametrize("side", [24, 13, 40])
+def test_resized_is_bicubic_without_antialias_before_rounding(talking: Path, pair: Pair, side: int) -> None:
+    q = torch.randint(0, 16, (3, 16), generator=torch.Generator().manual_seed(0))
+    drawn = decode_tokens(load(talking, "cpu", resize=side), q)
+    k = cubic(32, side)
+    x = k @ pair.tokenizer.decode(q).double().numpy() @ k.T
+    assert drawn.shape == (3, 3, side, side)
+    assert np.abs(drawn.double().numpy() - np.clip((x + 1) * 127.5, 0, 255)).max() < 0.5 + 1e-3  # to the nearest
+    assert torch.equal(decode_tokens(load(talking, "cpu", resize=32), q), decode_tokens(pair, q))
+
+
+def test_resized_samples_are_said_to_be(talking: Path, trained: Path, tmp_path: Path) -> None:
+    for run, what in ((talking, ("--prompt", "a red cup")), (trained, ("--classes", "disc"))):
+        command(run, *what, "--n", 2, "--save", "npz", "--resize", 20, "--out", tmp_path / "a.npz")
+        assert npz(tmp_path / "a.npz")[0].shape == (2, 20, 20, 3)
+        assert json.loads((tmp_path / "a.npz.json").read_text())["resize"] == 20
+    assert "resize-20" in artist(load(talking, "cpu", resize=20)).folder("x").name
+    with pytest.raises(ValueError, match="resize must be at least 1 px; it is 0"):
+        command(talking, "--prompt", "a red cup", "--resize", 0)
+
+
+def test_pngs_of_classes_are_saved_pass_by_pass(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interruption leaves is kept, and the rest is what it would have been."""
+    options = ("--n", 11, "--batch", 4, "--save", "png", "--out")
+    command(trained, *options, tmp_path / "whole")
+    wanted = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    assert sorted(wanted) == [f"{i:06d}.png" for i in range(11)]
+    decode = inference.decode_tokens
+
+    def cut(of: Pair, q: torch.Tensor) -> torch.Tensor:
+        if len(list((tmp_path / "cut").iterdir())) == 8:
+            raise KeyboardInterrupt
+        return decode(of, q)
+
+    monkeypatch.setattr(inference, "decode_tokens", cut)
+    with pytest.raises(KeyboardInterrupt):
+        command(trained, *options, tmp_path / "cut")
+    monkeypatch.setattr(inference, "decode_tokens", decode)
+    before = list((tmp_path / "cut").iterdir())
+    assert len(before) == 8
+    (tmp_path / "cut" / "000002.png").unlink()
+    times = {file: file.stat().st_mtime_ns for file in before if file.is_file()}
+    command(trained, *options, tmp_path / "cut")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "cut").iterdir()} == wanted
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items())
+
+
+def test_a_text_encoder_is_read_once(talking: Path) -> None:
+    """For the words, in another precision, and at every scale of a sweep."""
+    one = artist(load(talking, "cpu"), precision="bfloat16")
+    several = [one, one.at(2.0), one.at(3.0).at(4.0)]
+    assert all(each.drawing.text is one.pair.text and each.drawing is one.drawing for each in several)
+    assert [each.options["cfg_scale"] for each in several] == [1.5, 2.0, 4.0]
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
