@@ -7,7 +7,8 @@ from threading import Lock
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gear.data.crop import Interpolation, square
 from gear.data.members import File, open_file
@@ -29,6 +30,7 @@ UPRIGHT = {  # EXIF orientation -> what turns the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # of these, the ones that change width and height for each other
 ORIENTATION = 0x0112  # the EXIF tag
 
 UNREADABLE = "not readable"  # now; it may be at another time
@@ -37,19 +39,40 @@ BROKEN = "broken"
 _one_at_a_time = Lock()
 
 
+class _Lifted:
+    """Pillow's limit belongs to the process, so that threads share it: the first one in lifts it, the last one out puts
+    it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+        self.limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                Image.MAX_IMAGE_PIXELS = self.limit
+
+
+_lifted = _Lifted()
+
+
 class Skip(Exception):
     """This file is left out; the message is the reason it is counted under."""
 
 
 @contextmanager
 def any_size() -> Iterator[None]:
-    """Lifts Pillow's own limit on pixels (a warning above 89 million), as `LARGEST` is checked instead."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
+    """Lifts Pillow's own limit on pixels (a warning above 89 million), as `LARGEST` is checked instead. Any number of
+    threads may be within."""
+    with _lifted:
         yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def decode(
@@ -88,6 +111,14 @@ def opened(file: File, resolution: int) -> Iterator[Image.Image]:
         raise Skip(BROKEN if error.errno in (None, errno.EINVAL) else UNREADABLE) from error
     except Exception as error:  # decoders meet damage with nearly any exception
         raise Skip(BROKEN) from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) that `opened` gives an image of which only the head has been read."""
+    size = image.size
+    if isinstance(image, TiffImageFile):  # its own size is that of one already turned, by most orientations
+        size = image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return (size[1], size[0]) if _orientation(image) in SIDEWAYS else size
 
 
 def _rgb(image: Image.Image) -> Image.Image:

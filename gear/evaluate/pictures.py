@@ -14,7 +14,7 @@ from PIL import Image
 
 from gear.data import DataError
 from gear.data.crop import Interpolation
-from gear.data.decode import FORMATS, ORIENTATION, SUFFIXES, UNREAD, Skip, any_size, decode
+from gear.data.decode import FORMATS, SUFFIXES, UNREAD, Skip, any_size, decode, upright_size
 from gear.data.decode import opened as open_image
 from gear.data.folder import scan
 from gear.data.images import count, describe
@@ -80,8 +80,8 @@ class Pictures:
         """By the head of its file."""
         try:
             with any_size(), self.file(i) as file, open_file(file) as opened, Image.open(opened, formats=FORMATS) as im:
-                turned = int(im.getexif().get(ORIENTATION, 1)) >= 5
-                return (im.width, im.height) if turned else (im.height, im.width)
+                width, height = upright_size(im)
+                return height, width
         except Exception as error:  # decoders meet damage with nearly any exception
             raise self._unusable(i, "broken") from error
 

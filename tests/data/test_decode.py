@@ -157,6 +157,18 @@ def test_pillows_own_limit_is_lifted_and_put_back(tmp_path, monkeypatch, photo):
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
+def test_pillows_own_limit_stays_lifted_while_another_thread_is_within(monkeypatch):
+    """The limit is the process's, and blocks of threads overlap in any order."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    one, two = any_size(), any_size()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS is None
+    two.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 def test_more_is_left_out_before_it_is_decoded(tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         import zlib

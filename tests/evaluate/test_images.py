@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from gear.data import DataError, builtin
@@ -18,6 +20,7 @@ from gear.data.decode import decode
 from gear.evaluate import images
 
 H, W = 10, 12
+XMP, TYPE_OF_BYTES = 700, 1  # of TIFF
 
 
 def pictures(n: int = 7, height: int = H, width: int = W) -> np.ndarray:
@@ -100,6 +103,30 @@ def test_grey_and_odd_sized_images_of_a_folder_become_rgb_squares(tmp_path: Path
     assert torch.equal(found[1, 0], found[1, 2])
     with pytest.raises(DataError, match=r"of several sizes \(000\.png is 15 x 20, grey\.png 31 x 9\).*resolution"):
         images.opened(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_size_is_that_of_what_is_decoded(orientation: int, suffix: str, tmp_path: Path):
+    """Whatever orientation the file says, 0 and 9 meaning none."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pictures(1)[0]).save(tmp_path / f"a.{suffix}", exif=exif)
+    source = images.opened(tmp_path)
+    assert source.resolution == tuple(everything(source).shape[2:]) == ((W, H) if 5 <= orientation <= 8 else (H, W))
+
+
+def test_the_size_of_a_file_whose_orientation_is_elsewhere_or_unreadable(tmp_path: Path):
+    """In XMP, which Pillow applies to a TIFF as it decodes it; in EXIF that is damaged, which turns nothing."""
+    tags = ImageFileDirectory_v2()
+    tags[XMP], tags.tagtype[XMP] = b'<x tiff:Orientation="6"/>', TYPE_OF_BYTES
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "a.tif", tiffinfo=tags)
+    damaged = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40
+    Image.fromarray(pictures(1, W, H)[0]).save(tmp_path / "b.jpg", exif=damaged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow says that the EXIF data are corrupt
+        source = images.opened(tmp_path)
+        assert source.resolution == tuple(everything(source).shape[2:]) == (W, H)
 
 
 def test_data_sets_have_names():
