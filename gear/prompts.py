@@ -1,4 +1,5 @@
-"""Captions as a generator reads them: states of a frozen text encoder, and which rows of them are text."""
+"""Captions as a generator reads them: with single blanks, as states of a frozen text encoder, and which rows of them are
+text."""
 
 from dataclasses import dataclass
 
@@ -29,3 +30,9 @@ class Prompts:
 
     def to(self, device: torch.device) -> "Prompts":
         return Prompts(self.states.to(device, non_blocking=True), self.valid.to(device, non_blocking=True))
+
+
+def single_spaced(text: str) -> str:
+    """Without blank space around it, and with one space for any in it: what a generator is trained on, and so what it
+    must be asked for. Of such a text, itself."""
+    return " ".join(text.split())

@@ -15,6 +15,7 @@ from jaxtyping import Int64, UInt8
 from gear.data.decode import Skip
 from gear.data.members import File, Members, open_file
 from gear.data.strings import Rows, Strings
+from gear.prompts import single_spaced
 
 KEYS = ("caption", "captions", "text", "prompt")  # of a JSON object or a table, the first one that is there
 LONGEST = 1 << 20  # bytes of a caption's file
@@ -146,7 +147,7 @@ def cleaned(given: Any) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Skip("with a caption that is no text")
-    kept = tuple(plain for text in texts if (plain := " ".join(text.split())))
+    kept = tuple(plain for text in texts if (plain := single_spaced(text)))
     if not kept:
         raise Skip(EMPTY)
     try:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from gear.evaluate.prompts import PromptError, json_lines, read
+from gear.evaluate.prompts import PromptError, json_lines, lines, read
 
 TEXTS = ("caption", "captions", "prompt", "text", "sentences")  # the column of captions, first found first
 KEYS = ("key", "file_name", "filename", "image_id", "id", "index")  # the column of keys
@@ -55,7 +55,7 @@ def rows(path: Path, what: Literal["captions", "prompts"] = "captions") -> list[
 
     Blank lines and rows are left out; how many rows is said. what: they are called in messages. Raises `PromptError`.
     """
-    readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".txt": _lines}
+    readers = {".json": _json, ".jsonl": _json_lines, ".parquet": _parquet, ".txt": lines}
     if path.suffix.lower() not in FORMATS:
         raise PromptError(f"{path}: {what} are read from {', '.join(FORMATS)}.")
     if not path.is_file():
@@ -122,10 +122,6 @@ def _coco(contents: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 
 def _json_lines(path: Path) -> Iterator[Any]:
     return (record for _, record in json_lines(path))
-
-
-def _lines(path: Path) -> list[Any]:
-    return [line for line in read(path).splitlines() if line.strip()]
 
 
 def _table(path: Path) -> Iterator[Any]:

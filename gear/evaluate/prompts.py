@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def _rewritten(path: Path) -> list[str]:
         if not all(isinstance(record, dict) and isinstance(record.get("prompt"), str) for record in records):
             raise PromptError(f'every line of {path} must be an object with a "prompt".')
         return [record["prompt"] for record in records]
-    return [line.strip() for line in read(path).splitlines() if line.strip()]
+    return [line.strip() for line in lines(path)]
 
 
 def json_lines(path: Path) -> Iterable[tuple[int, Any]]:
@@ -189,6 +190,12 @@ def json_lines(path: Path) -> Iterable[tuple[int, Any]]:
                 raise PromptError(
                     f"{path}, line {i} is no JSON ({error.msg}): one object a line was expected."
                 ) from error
+
+
+def lines(path: Path) -> list[str]:
+    """Of a text file, those that are not blank. They end where an editor ends one: `str.splitlines` would cut a text at
+    U+2028 or a form feed in it, too. Raises `PromptError`."""
+    return [line for line in re.split(r"\r?\n", read(path)) if line.strip()]
 
 
 def read(path: Path) -> str:

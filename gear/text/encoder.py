@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor, nn
 
 from gear.config import Text
-from gear.prompts import Prompts
+from gear.prompts import Prompts, single_spaced
 from gear.text.files import TextError, place, tokenizer
 from gear.text.network import network
 
@@ -152,6 +152,7 @@ def load(text: Text, on: torch.device, precision: Precision) -> TextEncoder:
 
 
 def cleaned(text: str) -> str:
-    """The caption as it is, but control characters become spaces, and halves of characters the sign for a wrong one:
-    tokenizers refuse the latter."""
-    return LONE.sub("\ufffd", CONTROL.sub(" ", text))
+    """The caption `single_spaced`, whoever gives it: those of training are, and the same words with other blanks are
+    other tokens. Control characters become spaces, and halves of characters the sign for a wrong one: tokenizers refuse
+    the latter."""
+    return LONE.sub("\ufffd", CONTROL.sub(" ", single_spaced(text)))

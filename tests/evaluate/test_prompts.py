@@ -185,6 +185,24 @@ def test_captions_without_keys_are_numbered(tmp_path: Path) -> None:
         assert captions(tmp_path / name) == [Caption("000000", "A cat."), Caption("000001", "A dog.")]
 
 
+def test_lines_end_where_an_editor_ends_them(tmp_path: Path) -> None:
+    """Other separators of Unicode are in a text: three captions would be drawn of these two."""
+    texts = ["a cat\u2028sits", "a\x0bdog\x0c and\x85a cow"]
+    for i, end in enumerate(("\n", "\r\n")):
+        (tmp_path / f"{i}.txt").write_bytes(f" \n{end.join(texts)}{end}\n".encode())
+        assert [row.text for row in rows(tmp_path / f"{i}.txt")] == texts
+        assert [p.prompt for p in geneval(lines(tmp_path / "m.jsonl", METADATA[:2]), tmp_path / f"{i}.txt")] == texts
+
+
+def test_prompts_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    """For official scorers, which look them up; the text encoder has its own blanks."""
+    (tmp_path / "a.txt").write_text("a  red\tcat\n")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "k.txt").write_text("a  red\ncat\n")
+    assert [row.text for row in rows(tmp_path / "a.txt")] == ["a  red\tcat"]
+    assert dpg(tmp_path / "p") == {"k": "a  red\ncat"}
+
+
 def test_captions_of_parquet(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -9,9 +9,10 @@ import transformers
 from torch import Tensor
 
 from gear.config import Text
+from gear.data import captions
 from gear.prompts import Prompts
 from gear.text import TextEncoder, TextError, load
-from gear.text.encoder import ROWS, cleaned
+from gear.text.encoder import CONTROL, LONE, ROWS, cleaned
 
 CPU = torch.device("cpu")
 KINDS = ("qwen3", "llama", "t5", "bart", "bert", "clip")
@@ -83,6 +84,25 @@ def test_a_caption_does_not_depend_on_those_beside_it(kind: str, on_gpu: bool, f
         for others in (["blue"], [full]):
             together = found((others * 3 + [caption]) * ROWS).states
             assert all(torch.equal(row, want) for row in together[3::4])
+
+
+def test_a_prompt_reads_as_the_caption_of_training(kind: str, folders: dict[str, Path]) -> None:
+    """Whose blanks were single before it was stored, so that it is read as it always was."""
+    given = "  a red\t fox\u2028jumps\n\n over\x0b"
+    (trained,) = captions.cleaned(given)
+    found = encoder(folders[kind])
+    assert cleaned(given) == cleaned(trained) == trained == "a red fox jumps over"
+    a, b = found([given]), found([trained])
+    assert torch.equal(a.states, b.states)
+    assert torch.equal(a.valid, b.valid)
+    assert found.lengths([given]) == found.lengths([trained])
+
+
+@pytest.mark.parametrize("text", ["a \x01 b", "a\x1cb", "\ud800  \x00", "", " \u3000"])
+def test_captions_that_training_stored_stay_as_they_are(text: str) -> None:
+    """As the encoder read them before prompts got single blanks, too."""
+    stored = " ".join(text.split())
+    assert cleaned(stored) == LONE.sub("\ufffd", CONTROL.sub(" ", stored)) == cleaned(text)
 
 
 def test_both_ways_say_the_same(kind: str, folders: dict[str, Path]) -> None:
@@ -224,10 +244,11 @@ def test_tokens_that_say_something(kind: str, folders: dict[str, Path]) -> None:
 
 
 def test_cleaning() -> None:
-    assert cleaned("a\x00b\x1b[0m\x7f\x85") == "a b [0m \x85"
+    assert cleaned("a\x00b\x1b[0m\x7f!\x85") == "a b [0m !"
+    assert cleaned(" as it is\n\ttwo  lines\u2028") == "as it is two lines"
     assert cleaned("left\ud800right\udfff") == "left\ufffdright\ufffd"
     for text in (
-        "as it is\n\ttwo  lines",
+        "as it is two lines",
         "e\u0301 \u00e9",
         "\u05e9\u05dc\u05d5\u05dd",
         "\U0001f98a\u200d\u2764\ufe0f",
