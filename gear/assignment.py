@@ -125,8 +125,7 @@ class BinaryAssignment(Assignment):
         entropy = (F.softplus(-a.abs()) + a.abs() * torch.sigmoid(-a.abs())).sum(-1)
         half = a.shape[1] // 2
         low, high = _sign_patterns(a[:, :half]), _sign_patterns(a[:, half:])
-        with exact(a.device):
-            mean = (high.T @ low).flatten() / a.shape[0]
+        mean = tiles.Product.apply(high.T, low).flatten() / a.shape[0]
         return Posterior(entropy.view(self.z.shape[:-1]), mean)
 
 

@@ -104,7 +104,8 @@ class Critic:
 
 @dataclass(frozen=True)
 class TokenizerLoss:
-    """Weights of eq. 2. A weight of 0 removes the term, and what only that term needs is not built."""
+    """Weights of eq. 2. At 0 a term has no part in training; LPIPS and the critic are then not even built, the others
+    stay in the log."""
 
     reconstruction: float = 1.0  # of the mean absolute error; Table 16
     perceptual: float = 0.1  # of LPIPS; eq. 2, Table 16 (the released code has 1.0: PAPER.md, M1)

@@ -293,6 +293,7 @@ class Posterior(torch.autograd.Function):
 
 def statistics(z: Tensor, c: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Log-sum-exp, entropy and arg max (int32) of each row of z c^T + b."""
+    z, c = z.contiguous(), c.contiguous()
     (N, d), K = z.shape, len(c)
     lse, h, best = z.new_empty(N), z.new_empty(N), torch.empty(N, dtype=torch.int32, device=z.device)
     tile = {"BIAS": b is not None, "DP": _power(d), "BM": 32, "BN": 128}

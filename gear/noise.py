@@ -36,9 +36,9 @@ class Dropout(nn.Module):
     def forward(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         if not self.training or self.p == 0:
             return x
-        first, total = ranks.rows(len(x))
+        mine, total = ranks.row_numbers(len(x), x.device)
         low, high = -(1 << 31), 1 << 31
-        key = torch.randint(low, high, (total,), dtype=torch.int32, device=x.device)[first : first + len(x)]
+        key = torch.randint(low, high, (total,), dtype=torch.int32, device=x.device)[mine]
         field = torch.randint(low, high, x.shape[1:], dtype=torch.int32, device=x.device)
         bits = (key.view(-1, *[1] * field.dim()) ^ field).mul_(FIRST)
         bits.bitwise_xor_(bits >> 15).mul_(SECOND)

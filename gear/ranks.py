@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-_part = (0, 1)  # not a context variable: backward passes on a GPU run in a thread of their own
+# Not context variables: backward passes on a GPU run in a thread of their own.
+_index, _of = 0, 1
+_in_hand = torch.zeros((), dtype=torch.int64)  # _index again, for compiled code
 
 
 def rank() -> int:
@@ -28,24 +30,32 @@ def size() -> int:
 
 def part() -> tuple[int, int]:
     """(i, k): part i of k of this rank's rows is in hand; (0, 1) without accumulation."""
-    return _part
+    return _index, _of
 
 
 @contextmanager
 def in_part(index: int, of: int) -> Iterator[None]:
     """Within the block, part `index` of `of` is in hand."""
-    global _part
-    before, _part = _part, (index, of)
+    global _index, _of
+    before, (_index, _of) = (_index, _of), (index, of)
+    _in_hand.fill_(_index)
     try:
         yield
     finally:
-        _part = before
+        _index, _of = before
+        _in_hand.fill_(_index)
 
 
 def rows(n: int) -> tuple[int, int]:
     """(first, B): the n rows in hand are first to first + n - 1 of the B rows of the whole batch."""
-    index, of = _part
-    return (rank() * of + index) * n, n * of * size()
+    return (rank() * _of + _index) * n, n * _of * size()
+
+
+def row_numbers(n: int, device: torch.device) -> tuple[Int[Tensor, "n"], int]:
+    """The same numbers, one by one, and B, for a compiled layer: made for every part anew it would reach the limit of
+    graphs at the eighth, and be interpreted from then on. A tensor's value is no part of a graph."""
+    first = (rank() * _of + _in_hand) * n
+    return first + torch.arange(n, device=device), n * _of * size()
 
 
 def share(batch: int) -> slice:

@@ -120,7 +120,7 @@ def gear_step(
     H_h = generator(t.q[:, :-1], c, targets=t.q)                           # 3, 4  u^h = E[q], S^h to layer L
     ntp = H_h.ntp                                                          # 5     L_NTP, `losses.next_token`
     align_h = losses.alignment(H_h.projected, f)                           # 5     L_align^h
-    norm_ar = update(ntp + lam * align_h, generator)                       # 7     NTP -> AR
+    norm_ar = update(ntp + lam * align_h + sound(t), generator)            # 7     NTP -> AR
     # fmt: on
     ar = {"ntp": ntp, "align_hard": align_h, "align_soft": align_s}
     return report(t.q, tokenizer.codebook_size, vq | adversary | norm_tok | ar | norm_ar)
@@ -176,6 +176,12 @@ def eq2(tokenizer: Learner, x: Tensor, t: Tokenized) -> dict[str, Tensor]:
     if tokenizer.critic is not None:  # batch statistics, as in the release, hence training mode
         terms["adversarial"] = losses.adversarial(frozen(tokenizer.critic.module, train=True)(t.x_hat))
     return terms | {"L_VQ": torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()}
+
+
+def sound(t: Tokenized) -> Tensor:
+    """0, or NaN where latents are not finite: their arg max reads as token 0, and a generator that learned it would be
+    damaged with every weight and loss finite. `update` leaves the step out instead."""
+    return 0 * t.A.z.detach().sum()
 
 
 def critic_step(tokenizer: Learner, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:

@@ -135,6 +135,23 @@ class Soft(torch.autograd.Function):
         return *gradients.found(), dE, None, None
 
 
+class Product(torch.autograd.Function):
+    """a b, whose backward products are as exact as it is itself: they run when the block around it is left."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        with exact(a.device):
+            return a @ b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        a, b = ctx.saved_tensors
+        with exact(a.device):
+            return grad @ b.T, a.T @ grad
+
+
 class Posterior(torch.autograd.Function):
     """The entropies and the mean of softmax(A / T), some whole rows at a time: the mean needs their sums."""
 

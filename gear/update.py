@@ -170,7 +170,8 @@ class Trained(nn.Module):
 
 def update(loss: Float[Tensor, ""], *groups: Trained) -> dict[str, Tensor]:
     """One optimiser step of each group down `loss`. Returns for the log {"grad_<name>": norm before clipping,
-    "skipped_<name>": 1 if that was not finite and the group therefore stayed where it was, else 0}.
+    "skipped_<name>": 1 if that was not finite and the group therefore stayed where it was, else 0}. The average takes
+    in the group's weights in either case.
 
     Each group is clipped by itself: the release clips the tokenizer, the critic and the generator apart (Table 16).
     The backward pass runs outside autocast: what the forward pass kept in float32 has its gradient in float32.

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gear import assignment, tiles
 from gear.assignment import Assignment, BinaryAssignment
@@ -232,6 +233,27 @@ def test_products_are_exact_beside_tf32(monkeypatch):
         with pytest.raises(ZeroDivisionError), assignment.exact(torch.device("cpu")):
             raise ZeroDivisionError
         assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_binary_posteriors_products_are_exact_beside_tf32():
+    """All three of them, seen as they are called."""
+    seen = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.mm.default:
+                seen.append(torch.get_float32_matmul_precision())
+            return function(*args, **(kwargs or {}))
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        z = torch.randn(4, 6, requires_grad=True)
+        with Noted():
+            BinaryAssignment(z, torch.randn(64, 6), 2.0).posterior(1.0).mean.square().sum().backward()
+        assert seen == ["highest"] * 3
     finally:
         torch.set_float32_matmul_precision(before)
 

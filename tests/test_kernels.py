@@ -89,6 +89,13 @@ def test_ties_go_to_the_lower_index():
     assert kernels.statistics(z, c, None)[2].eq(0).all()
 
 
+def test_statistics_of_any_strides():
+    """As one image of channels-first latents has."""
+    z, c = torch.randn(8, 70, device=ON), torch.randn(8, 50, device=ON)
+    wanted = kernels.statistics(z.T.contiguous(), c.T.contiguous(), None)
+    assert all(torch.equal(a, b) for a, b in zip(kernels.statistics(z.T, c.T, None), wanted, strict=True))
+
+
 def test_equal_inputs_give_equal_bits():
     z, c = leaves((200, 8), (300, 8))
     E = torch.randn(300, 64, device=ON)

@@ -1,6 +1,7 @@
 """Algorithm 1: who gets which gradient, one whole step against a hand-written one, every regime as a restriction."""
 
 import copy
+import math
 import weakref
 
 import pytest
@@ -309,6 +310,21 @@ def test_one_step_equals_algorithm_1_by_hand(quantizer):
             name = f"{group.name}.{key}"
             expected = 0.9 * (0.9 * before[name] + 0.1 * after[name]) + 0.1 * last[name]
             torch.testing.assert_close(averaged.detach(), expected)
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_latents_that_are_not_finite_move_nothing(quantizer, bad):
+    """Not the generator either, to which their arg max is token 0, and whose own losses are finite."""
+    w = World(quantizer, optimizer="adamw")
+    gear_step(w.learner, w.generator, w.batch, Gear())
+    before = {name: [p.clone() for p in module.parameters()] for name, module in w.modules().items()}
+    w.batch.x[0, 0, 0, 0] = bad
+    terms = gear_step(w.learner, w.generator, w.batch, Gear()).terms
+    assert terms["ntp"].isfinite()
+    assert [terms[f"skipped_{name}"] for name in ("tokenizer", "critic", "generator")] == [1, 1, 1]
+    for name, module in w.modules().items():
+        assert all(torch.equal(p, q) for p, q in zip(module.parameters(), before[name], strict=True))
 
 
 def test_updating_the_generator_before_the_soft_backward_is_an_error():

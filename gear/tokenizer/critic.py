@@ -50,7 +50,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with the statistics of the batches of all ranks, as the release has it.
 
     torch's SyncBatchNorm does the same on a GPU only. Running statistics, which nothing of training depends on, do not
-    take in what is not finite: a step that is left out for that (`gear.update`) must leave no trace.
+    take in what is not finite: a step that is left out for that (`gear.update`) must not spoil them.
     """
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

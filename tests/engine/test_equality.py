@@ -71,4 +71,5 @@ def test_four_ranks(alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
 
 
 def test_compiled_blocks(alone: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    require_equal(results(1, tmp_path / "out", ["gear VQ/compile"]), alone, "gear VQ/compile")
+    for name in ("gear VQ/compile", "each image/compile, accumulate"):
+        require_equal(results(1, tmp_path / "out", [name]), alone, name)

@@ -88,6 +88,7 @@ ENGINES = {
     "accumulate": Engine(accumulate=2),
     "shard, accumulate, recompute": Engine(shard=True, accumulate=2, recompute=True),
     "compile": Engine(compile=True),
+    "compile, accumulate": Engine(compile=True, accumulate=2),
     "shard, compile": Engine(shard=True, compile=True),
 }
 
