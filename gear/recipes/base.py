@@ -7,6 +7,8 @@ Tables 15 and 16 are the schema's defaults, with section 4.1's data. What the pa
 - Images: the short side to 256 px by bicubic interpolation, then a fresh random crop, flipped half of the time, as the
   released loader has it. No image is held out: the validation set is another folder.
 - Where a table has one set of columns it is without guidance, so `sampling.cfg_scale` is 1 (section 4.1).
+- Table 16 has torch.compile on. Here it is off: one compilation takes minutes, and numbers do not depend on it;
+  `--engine.compile`.
 - The released code differs in the weight of LPIPS and in the class token's rotary embedding (PAPER.md, M1 and M12):
   `gear train gear-l --tokenizer.loss.perceptual 1.0 --generator.class-rotary zero`.
 """
