@@ -1,5 +1,4 @@
-"""Captions as a generator reads them: with single blanks, as states of a frozen text encoder, and which rows of them are
-text."""
+"""Captions as a generator reads them: single blanks, states of a frozen text encoder, which rows of them are text."""
 
 from dataclasses import dataclass
 

@@ -40,8 +40,9 @@ def adm(
         source: A run, checkpoint or public generator, which is sampled; or images: a folder, an .npz in the layout of
             the ADM evaluator, a .zip, or builtin, cifar10 or cifar10-test.
         reference: An ADM reference, such as VIRTUAL_imagenet256_labeled.npz, or any images, as `source`.
-        n: How many samples; of images, at most as many.
-        n_reference: How many images of the reference, where it has no moments of its own; by default all.
+        n: How many samples; of images, at most as many: the first ones, of class folders those of each in proportion.
+        n_reference: How many images of the reference, taken likewise, where it has no moments of its own; by default
+            all.
         classes: Names or numbers of the classes to draw, in turn; none: all of them, balanced.
         cfg_scale: Classifier-free guidance, 1 is none. This and the next ones by default as the run has them.
         cfg_interval: Tokens [a, b) in which guidance acts; none: all.

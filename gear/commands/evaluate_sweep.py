@@ -65,7 +65,8 @@ def sweep(
         scales: Of classifier-free guidance; 1 is none. By default those of the paper's Table 14, and 2.5 and
             3; of texts Table 19's, 1 to 20.
         n: How many samples at each, of classes; the paper's 50,000 take five times as long.
-        n_reference: How many images of the reference, where it has no moments of its own; by default all.
+        n_reference: How many images of the reference, where it has no moments of its own; by default all. They are
+            the first ones, of class folders those of each in proportion.
         temperature: Of the softmax. This and the next two by default as the run has them.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the most likely tokens that hold this mass; 1 keeps all.

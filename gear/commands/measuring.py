@@ -11,7 +11,7 @@ from gear import build, ranks
 from gear.commands import drawing
 from gear.config import Config
 from gear.data.crop import Interpolation
-from gear.evaluate import extract, inception, results
+from gear.evaluate import extract, images, inception, results
 from gear.evaluate import reference as references
 from gear.evaluate.adm import SPLIT, K, adm
 from gear.evaluate.images import ImageSource
@@ -103,7 +103,8 @@ def judging(asked: Asked) -> Iterator[Judge]:
     with distributed.joined(on):
         detector = inception.opened().to(on)
         with distributed.first_here():  # a data set may have to be prepared
-            samples = drawing.opened(asked.source, asked.n, seed=asked.seed, **where, **asked.options)
+            there = drawing.opened(asked.source, asked.n, seed=asked.seed, **where, **asked.options)
+            samples = images.part(there, asked.n)
             against = references.opened(
                 asked.reference,
                 samples.resolution,

@@ -37,7 +37,7 @@ def probe(
         run: Run folder, checkpoint, saved model or public file; of one without a generator, the tokenizer alone.
         data: Folder, .zip or .npz of images, or cifar10-test, cifar10 or builtin.
         target: The encoder, of which the last layer is taken; by default the run's own, as the run has it.
-        n: Images, the first ones.
+        n: Images: of class folders each its share, the first ones of it; else the first ones.
         k: Neighbours of CKNNA.
         patches: Drawn from the patches of all images, for what is measured by patch.
         tau: Temperature of the soft usage of the codebook.

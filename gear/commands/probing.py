@@ -123,11 +123,12 @@ def encoder(pair: Pair, name: TargetName | None) -> tuple[Target, Path]:
 
 
 def opened(data: str, pair: Pair, asked: Asked) -> ImageSource:
-    """The images at the run's resolution. Raises `DataError` for too few."""
+    """Images at the run's resolution of which the first n are probed, as of `images.part`. Raises `DataError` for too
+    few."""
     source = images.opened(data, pair.checkpoint.config.data.resolution, asked.interpolation)
     if len(source) < asked.fewest:
         raise DataError(f"{data} has {len(source)} images, and {asked.fewest} are needed: give more, or a smaller --k.")
-    return source
+    return images.part(source, asked.n)
 
 
 def measured(
@@ -138,7 +139,8 @@ def measured(
     config, n = pair.checkpoint.config, min(asked.n, len(source))
     net = ENCODERS[chosen.name].load(file, chosen.layer).to(pair.on)
     some = min(n, SOME)
-    net = build.target(net, chosen, config, lambda: torch.cat([*source.batches(0, some, AT_ONCE)]), pair.on)
+    fitted = images.part(source, some)
+    net = build.target(net, chosen, config, lambda: torch.cat([*fitted.batches(0, some, AT_ONCE)]), pair.on)
     maps = 2 if pair.generator is None else 3 + len(pair.generator.layers)
     with bars(console) as progress:
         reading = progress.add_task("reading features", total=n, note="")

@@ -5,14 +5,16 @@ another set. A run's own samples are `gear.commands.drawing`'s.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -74,8 +76,34 @@ def opened(
             raise DataError(f"{path} is a file of another kind: {what} must be {KINDS}.")
 
 
+def part(source: ImageSource, n: int) -> ImageSource:
+    """Images of which the first n stand for all: the same ones whenever they are asked for.
+
+    What lies in folders, or as "builtin" class by class, is cut to n images, each class having its share, since the
+    first n would be those of the first classes. Anything else stays as it is: samples, drawn live or saved, have their
+    classes in turn, so that the first n are those that n samples would be, and CIFAR-10 is in no order.
+    """
+    if not 0 < n < len(source) or not isinstance(source, Decoded | Array) or len(source.runs) == 1:
+        return source
+    return source.some(shares(source.runs, n))
+
+
+def shares(runs: Sequence[int], n: int) -> Int64[np.ndarray, "n"]:
+    """n of the numbers 0 .. N-1, ascending: the first ones of each run, as many as is its share of n, rounded so that
+    they are n in all. runs: of N numbers that follow each other, how long each is; each of 1: n numbers at one
+    distance."""
+    stops = np.cumsum(runs)
+    counts = np.diff(stops * n // stops[-1], prepend=0)
+    return np.concatenate([np.arange(count) + stop - run for run, stop, count in zip(runs, stops, counts, strict=True)])
+
+
 class Decoded:
-    """Of image files. Raises `DataError` for none, and for several sizes without a `resolution`."""
+    """Of image files. part_of: of a part, how many there are.
+
+    Raises `DataError` for none, and for several sizes without a `resolution`.
+    """
+
+    part_of: int | None = None
 
     def __init__(
         self, path: Path, files: pictures.Pictures, resolution: int | None, interpolation: Interpolation
@@ -92,22 +120,42 @@ class Decoded:
 
     def about(self) -> dict[str, Any]:
         found = {"kind": self.files.kind, "path": str(self.path), "n": len(self), "state": self.files.state()}
-        found |= note.read(self.path, len(self)) if self.path.is_dir() else {}
-        return found | _geometry(self.resolution, self.crop, self.interpolation)
+        found |= note.read(self.path, self.part_of or len(self)) if self.path.is_dir() else {}
+        return found | _of(self) | _geometry(self.resolution, self.crop, self.interpolation)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
         each = in_order(lambda i: self.files.pixels(i, self.crop, self.interpolation), range(start, stop), cores())
         for span in spans(start, stop, size):
             yield torch.from_numpy(np.stack([next(each) for _ in span]))
 
+    @property
+    def runs(self) -> Sequence[int]:
+        """As of `shares`: folders."""
+        return self.files.runs()
+
+    def some(self, rows: Int64[np.ndarray, "n"]) -> "Decoded":
+        """Those of these numbers."""
+        found = copy(self)
+        found.files, found.part_of = self.files.some(rows), self.part_of or len(self)
+        return found
+
 
 class Array:
-    """Of pixels that need no decoding."""
+    """Of pixels that need no decoding. runs: as of `shares`; None: one. part_of: of a part, how many there are."""
+
+    part_of: int | None = None
 
     def __init__(
-        self, rows: npz.Rows, kind: str, path: str, resolution: int | None, interpolation: Interpolation
+        self,
+        rows: npz.Rows,
+        kind: str,
+        path: str,
+        resolution: int | None,
+        interpolation: Interpolation,
+        runs: Sequence[int] | None = None,
     ) -> None:
         self.rows, self.kind, self.path = rows, kind, path
+        self._runs = runs
         self.interpolation: Interpolation = interpolation
         self.crop = resolution if rows.resolution != (resolution, resolution) else None
         self.resolution: tuple[int, int] = rows.resolution if self.crop is None else (self.crop, self.crop)
@@ -117,12 +165,28 @@ class Array:
 
     def about(self) -> dict[str, Any]:
         found = {"kind": self.kind, "path": self.path, "n": len(self), "state": self.rows.state}
-        found |= note.read(Path(self.path), len(self)) if self.kind == "npz" else {}
-        return found | _geometry(self.resolution, self.crop, self.interpolation)
+        found |= note.read(Path(self.path), self.part_of or len(self)) if self.kind == "npz" else {}
+        return found | _of(self) | _geometry(self.resolution, self.crop, self.interpolation)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[UInt8[Tensor, "b 3 H W"]]:
         threads = cores() if self.rows.anywhere else 1
         return in_order(self._batch, spans(start, stop, size), threads)
+
+    @property
+    def runs(self) -> Sequence[int]:
+        return self._runs or (len(self),)
+
+    def some(self, rows: Int64[np.ndarray, "n"]) -> "Array":
+        """Those of these numbers."""
+        read, at = self.rows.read, rows.tolist()
+
+        def some(start: int, stop: int) -> UInt8[np.ndarray, "n H W 3"]:
+            return np.concatenate([read(i, i + 1) for i in at[start:stop]])
+
+        found, state = copy(self), hashlib.sha256(f"{self.rows.state} {at}".encode()).hexdigest()
+        found.rows, found.part_of = replace(self.rows, n=len(at), read=some, state=state), self.part_of or len(self)
+        found._runs = (1,) * len(at)
+        return found
 
     def _batch(self, span: range) -> UInt8[Tensor, "b 3 H W"]:
         rows = self.rows.read(span.start, span.stop)
@@ -146,9 +210,14 @@ def _set(name: str, resolution: int | None, interpolation: Interpolation) -> Ima
     rows = npz.Rows(
         (side, side), len(pixels), lambda a, b: pixels[a:b].transpose(0, 2, 3, 1), state.hexdigest(), anywhere=True
     )
-    source = Array(rows, "data set", name, None, interpolation)
+    runs = None if name.startswith("cifar10") else (1,) * len(pixels)  # in no order; class by class
+    source = Array(rows, "data set", name, None, interpolation, runs)
     source.crop = None if side == native else side
     return source
+
+
+def _of(source: Decoded | Array) -> dict[str, int]:
+    return {} if source.part_of is None else {"part_of": source.part_of}
 
 
 def _geometry(resolution: tuple[int, int], crop: int | None, interpolation: Interpolation) -> dict[str, Any]:

@@ -5,11 +5,12 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from gear.data import DataError
@@ -68,6 +69,16 @@ class Pictures:
                 if shown and bar is not None:
                     shown.advance(bar)
         return first
+
+    def runs(self) -> list[int]:
+        """How many images follow each other in one folder, by name."""
+        return [len(list(names)) for _, names in groupby(self.names, lambda name: name.rpartition("/")[0])]
+
+    def some(self, rows: Int64[np.ndarray, "n"]) -> "Pictures":
+        """Those of these numbers."""
+        at = rows.tolist()
+        names = tuple(self.names[i] for i in at)
+        return replace(self, names=names, file=lambda i: self.file(at[i]), version=lambda i: self.version(at[i]))
 
     def state(self) -> str:
         """The SHA-256 of all names with the versions of their files."""

@@ -63,8 +63,9 @@ def opened(
     """The reference at `where`, for samples of `resolution`, height and width.
 
     where: an ADM reference (.npz with arr_0, mu, sigma, mu_s, sigma_s), or what `images.opened` takes; folders, zips
-    and data sets are brought to the samples' resolution. n: how many of its images count; None: all. other_resolution:
-    images of another one are meant. Raises `DataError` for a file that is no reference or not for this resolution.
+    and data sets are brought to the samples' resolution. n: how many of its images count, as of `images.part`; None:
+    all. other_resolution: images of another one are meant. Raises `DataError` for a file that is no reference or not
+    for this resolution.
     """
     path = Path(where).expanduser()
     moments = None
@@ -94,6 +95,7 @@ def opened(
         raise DataError(
             f"{where} has {len(source)} images: as a reference take from {LEAST} to all of them; {n} were asked."
         )
+    source = source if n is None else images.part(source, n)
     about = source.about() | {"n": len(source) if n is None else n}
     about |= {"sha256": sha256(path)} if path.is_file() else {}
     return Reference(source, moments, about | {"moments": "its images'" if moments is None else "as in the file"})

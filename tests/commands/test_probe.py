@@ -13,7 +13,7 @@ from gear.commands import probe as command
 from gear.commands import probing
 from gear.config import Warmup
 from gear.data import DataError
-from gear.evaluate import results
+from gear.evaluate import images, results
 from gear.figures.paper import usage
 from gear.figures.paper.found import opened
 from gear.train import state
@@ -109,6 +109,18 @@ def test_fewer_images_than_asked_for(trained, same, tmp_path):
     found = results.read(tmp_path / "probe.json")
     assert (found["settings"]["n"], found["settings"]["patches"]) == (8, 8 * 16)
     assert "there are 8 images, not 100." in found["warnings"]
+
+
+def test_fewer_images_than_there_are_have_all_classes(trained, same, images_folder, tmp_path):
+    """Of `disc` and `square` the first three of four each."""
+    pair, asked = runs.load(trained, "cpu"), probing.Asked(6, 3, 40, 0.1, 0, "bicubic")
+    source = probing.opened(str(images_folder), pair, asked)
+    names = [f"{name}/{i}.png" for name in ("disc", "square") for i in range(3)]
+    assert isinstance(source, images.Decoded)
+    assert source.files.names == tuple(names)
+    probe(trained, *same, "--n", 6)
+    found = results.read(tmp_path / "probe.json")
+    assert (found["settings"]["n"], found["source"]["n"], found["source"]["part_of"]) == (6, 6, 8)
 
 
 def test_the_default_place_is_the_run(trained, images_folder, monkeypatch):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gear.data import DataError, builtin
 from gear.data.decode import decode
-from gear.evaluate import images
+from gear.evaluate import images, npz
 
 H, W = 10, 12
 XMP, TYPE_OF_BYTES = 700, 1  # of TIFF
@@ -136,6 +136,77 @@ def test_data_sets_have_names():
     assert images.opened("builtin", 16).about()["state"] != source.about()["state"]
     with pytest.raises(DataError, match="gear fetch cifar10"):
         images.opened("cifar10-test")
+
+
+def in_classes(folder: Path, sizes: tuple[int, ...] = (3, 6, 9)) -> Path:
+    for i, size in enumerate(sizes):
+        saved(folder / f"class{i}", pictures(18)[sum(sizes[:i]) :][:size])
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_part_of_class_folders_has_its_share_of_each(kind: str, tmp_path: Path):
+    where = in_classes(tmp_path / "images")
+    where = where if kind == "folder" else zipped(where, tmp_path / "images.zip", zipfile.ZIP_STORED)
+    source = images.opened(where)
+    part = images.part(source, 6)
+    rows = [0, 3, 4, 9, 10, 11]  # a third of 3, of 6 and of 9
+    assert torch.equal(everything(part, 4), nchw(pictures(18)[rows]))
+    assert torch.equal(torch.cat(list(part.batches(2, 5, 2))), nchw(pictures(18)[rows[2:5]]))
+    whole, some = source.about(), part.about()
+    assert (some["n"], some["part_of"], some["path"]) == (6, 18, str(where))
+    assert whole | {"state": some["state"], "n": 6, "part_of": 18} == some
+    assert len({images.part(source, n).about()["state"] for n in (5, 6, 7, 18)}) == 4  # features are not mixed
+    assert images.part(source, 18) is images.part(source, 40) is source
+    assert len(images.part(source, 0)) == len(source)  # an error of whoever asks
+    twice = images.part(part, 3)
+    assert torch.equal(everything(twice), nchw(pictures(18)[[3, 9, 10]]))
+    assert twice.about()["part_of"] == 18
+
+
+def test_a_part_of_what_is_in_no_folders_is_the_first(tmp_path: Path):
+    """Samples have their classes in turn there, and images at one distance could be all of one class. The protocol of
+    `gear evidence` has the first of CIFAR-10, too."""
+    np.savez(tmp_path / "a.npz", pictures())
+    flat = saved(tmp_path / "flat", pictures())
+    within = zipped(saved(tmp_path / "zipped" / "samples", pictures()).parent, tmp_path / "a.zip", zipfile.ZIP_STORED)
+    cifar = images.Array(npz.opened(tmp_path / "a.npz"), "data set", "cifar10", None, "bicubic")
+    for source in (images.opened(tmp_path / "a.npz"), images.opened(flat), images.opened(within), cifar):
+        assert images.part(source, 3) is source
+        assert "part_of" not in source.about()
+
+
+def test_a_part_of_the_built_in_images_is_from_all_of_them():
+    whole = builtin.images()
+    part = images.part(images.opened("builtin"), 500)
+    counts = np.bincount(whole.labels, minlength=len(whole.classes))
+    rows = [row for row in range(len(whole)) if (row + 1) * 500 // len(whole) > row * 500 // len(whole)]
+    assert np.array_equal(everything(part, 64).numpy(), whole.pixels[rows])
+    assert np.abs(np.bincount(whole.labels[rows]) - counts * 500 / len(whole)).max() <= 1
+    assert part.about()["state"] != images.part(images.opened("builtin"), 501).about()["state"]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-test"])
+def test_a_part_of_cifar_is_the_first(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(images.data, "load", lambda name, side, interpolation: builtin.images())
+    monkeypatch.setattr(images.data, "load_cifar10_test", lambda side, interpolation: builtin.images())
+    source = images.opened(name)
+    assert images.part(source, 5) is source
+
+
+@pytest.mark.parametrize("runs", [(7,), (1,) * 7, (3, 1, 3), (1, 5, 20, 2)])
+def test_shares(runs: tuple[int, ...]):
+    """All n in all, the first ones of each run, and each run within one of its share."""
+    of = np.repeat(np.arange(len(runs)), runs)
+    for n in range(1, sum(runs) + 1):
+        rows = images.shares(runs, n)
+        counts = np.bincount(of[rows], minlength=len(runs))
+        assert len(rows) == len(set(rows.tolist())) == n
+        assert (np.abs(counts - np.array(runs) * n / sum(runs)) < 1).all()
+        starts = np.cumsum(runs) - runs
+        assert rows.tolist() == [
+            int(start) + i for start, count in zip(starts, counts, strict=True) for i in range(count)
+        ]
 
 
 def test_a_file_that_changes_is_another_source(tmp_path: Path):

@@ -103,6 +103,24 @@ def test_a_folder_is_brought_to_the_resolution_of_the_samples_and_kept(tmp_path:
     assert measured(opened(tmp_path / "images", (8, 8), n=7), Detector()).about["n"] == 7
 
 
+def test_fewer_images_of_class_folders_are_of_all_classes(tmp_path: Path):
+    """And have features of their own, which are not those of the first."""
+    for i, image in enumerate(pixels()):
+        (tmp_path / "images" / f"{i // 5}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / f"{i // 5}" / f"{i:02d}.png")
+    detector = Detector()
+    measured(opened(tmp_path / "images", (8, 8)), detector)
+    found = measured(opened(tmp_path / "images", (8, 8), n=8), detector)
+    rows = [0, 1, 5, 6, 10, 11, 15, 16]
+    wanted = pixels()[rows].transpose(0, 3, 1, 2).reshape(8, -1)[:, :POOL].astype(np.float32) * np.float32(0.1)
+    np.testing.assert_allclose(found.compared, wanted)
+    assert (detector.seen, found.moments["pool"].n) == (20 + 8, 8)
+    assert (found.about["n"], found.about["part_of"], found.about["compared"]) == (8, 20, 8)
+    again = measured(opened(tmp_path / "images", (8, 8), n=8), detector)
+    assert detector.seen == 20 + 8
+    assert np.array_equal(again.compared, found.compared)
+
+
 def test_images_to_compare_are_chosen_by_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reference, "COMPARED", 6)
     np.savez(tmp_path / "x.npz", pixels())
