@@ -55,8 +55,12 @@ def beginning(command: str, args: Sequence[str], about: str) -> Start | None:
         return Start(recipe(), RUNS / name, cleandoc(recipe.__doc__ or ""), gpus(name))
     if file.suffix == ".json":  # the config.json of a run, which goes on with it; another is the start of a new one
         folder = file.parent if file.name == "config.json" else RUNS / file.stem
+        if not file.is_file():
+            raise ValueError(f"there is no file {file}: give the config.json of a run, or a recipe's name.")
         config = read(file)
         return Start(config, folder, f"The configuration in {file}.", gpus(name_of(config)))
+    if name.startswith("-"):
+        raise ValueError(f"{name} comes before any recipe: gear {command} RECIPE {name} ..., of `gear recipes`.")
     own = file / "config.json"
     hint = f" To go on with the run in {name}: gear {command} {own}" if own.exists() else ""
     raise ValueError(unknown("recipe", name, RECIPES) + hint)

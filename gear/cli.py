@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -243,6 +244,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, function in COMMANDS.items():
             print(f"  {name:<12} {summary(function)}")
         print("\ngear COMMAND --help says more. Start with: gear demo")
+        return
+    if args[0] == "--version":
+        print(f"gear {version('gear')}")
         return
     if args[0] not in COMMANDS:
         fail(unknown("command", args[0], COMMANDS))

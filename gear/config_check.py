@@ -57,7 +57,8 @@ def check(config: Config) -> Config:
         need(d.path != "cifar10", "data.path", "a set with captions, which cifar10 has not", d.path)
     need(0.0 <= g.dropout < 1.0, "generator.dropout", "in [0, 1)", g.dropout)
     need(t.quantizer.dim >= 1, "tokenizer.quantizer", "of at least one dimension", t.quantizer.dim)
-    need(t.quantizer.codebook_size >= 2, "tokenizer.quantizer", "at least two codewords", t.quantizer.codebook_size)
+    K = t.quantizer.codebook_size
+    need(K >= 2, "tokenizer.quantizer.codebook_size", "at least two codewords", K)
     for level, multiplier in enumerate(multipliers):
         width = b.channels * multiplier
         need(

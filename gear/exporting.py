@@ -10,6 +10,7 @@ from gear.config import FAMILIES, family
 from gear.config_json import to_json
 from gear.generator import Generator
 from gear.generator import released as released_generators
+from gear.sharing import CONFIG, require_own
 from gear.tokenizer import released as released_tokenizers
 from gear.tokenizer.tokenizer import Tokenizer
 from gear.train.state import Checkpoint
@@ -27,8 +28,10 @@ def export(
     """Writes `part` of `source` to `out`, a folder for "hub" and a file for the other layouts.
 
     resolution: of a generator, px along a side, where `source` does not tell. Raises ValueError for what the layout
-    cannot hold: a tokenizer or generator that the public code does not have.
+    cannot hold, a tokenizer or generator that the public code does not have, and for a folder of other files.
     """
+    if layout == "hub":
+        _require_own(out, part.capitalize())
     checkpoint = sources.read(str(source))
     if part == "generator" and resolution is not None:
         checkpoint = run.sized(checkpoint, resolution)
@@ -50,6 +53,13 @@ def export(
     else:
         raise ValueError(f'no public code reads a generator in the layout "{layout}"; take hub, llamagen or gear.')
     return out
+
+
+def _require_own(folder: Path, kind: str) -> None:
+    """What was exported there before may be replaced, and nothing else."""
+    require_own(folder, kind)
+    if folder.is_dir() and not (folder / CONFIG).exists() and (others := sorted(p.name for p in folder.iterdir())):
+        raise ValueError(f"{folder} holds other files, such as {others[0]}: export into a folder of its own.")
 
 
 def _elsewhere(net: Generator) -> str | None:

@@ -301,13 +301,15 @@ def folder_of(pair: Pair) -> Path:
 
 def place(pair: Pair, out: Path | None, name: str) -> Path:
     """`out`, or where `name` goes by default: a file, or without a suffix a folder of images. Raises ValueError where
-    one of the other kind is there."""
-    path = out or folder_of(pair) / name
-    if Path(name).suffix and path.is_dir():
+    one of the other kind is there, and for a file with the suffix of another format."""
+    path, suffix = out or folder_of(pair) / name, Path(name).suffix
+    if suffix and path.is_dir():
         raise ValueError(
             f"{path} is a folder, and one file is to be written: give a file in it, as --out {path / name}."
         )
-    if not Path(name).suffix and path.exists() and not path.is_dir():
+    if suffix and path.suffix.lower() != suffix:
+        raise ValueError(f"{path} would hold {suffix[1:].upper()}: call it {path.with_suffix(suffix)}.")
+    if not suffix and path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, and a folder of images is to be written: give another --out.")
     return path
 

@@ -96,12 +96,14 @@ def plan(config: Config, world: int = 1) -> Plan:
     """Counts a step of `config` in data-parallel training on `world` GPUs, each of which holds all weights.
 
     Of `data.codes` only the index is read, for whether the targets' features are stored and no target runs; codes that
-    are not there yet are taken to have them. Raises `ConfigError` for an impossible configuration, or if `world` does
-    not divide the batch, `DataError` for codes that are not whole, what `build.require` raises for targets, and
-    `TextError` for a text encoder whose configuration is not to be had.
+    are not there yet are taken to have them. Raises `ConfigError` for an impossible configuration, or if `world` is
+    below 1 or does not divide the batch, `DataError` for codes that are not whole, what `build.require` raises for
+    targets, and `TextError` for a text encoder whose configuration is not to be had.
     """
     check(config)
-    if world < 1 or config.batch % (world * config.engine.accumulate):
+    if world < 1:
+        raise ConfigError(f"gpus must be at least 1; it is {world}.")
+    if config.batch % (world * config.engine.accumulate):
         needed = f"{world} GPUs times engine.accumulate = {config.engine.accumulate}"
         raise ConfigError(f"batch = {config.batch} must be a multiple of {needed}.")
     rows, side = config.batch // world, (grid(config), grid(config))

@@ -21,7 +21,7 @@ from gear.store.hub import HubError, fetched
 from gear.store.saving import save_safetensors
 from gear.store.strict import faults, not_finite, some
 from gear.store.torch_file import read_safetensors
-from gear.store.whole import replacing
+from gear.store.whole import explained, replacing
 
 FORMAT, CONFIG, MODEL = "gear-model-1", constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE
 LARGEST = 1 << 24  # of any number in the settings of a model
@@ -52,6 +52,20 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
     if name := not_finite(tensors):
         raise ModelError(f"{file} cannot be used: {name} has NaN or infinity, so its training has diverged.")
     return tensors
+
+
+def require_own(folder: Path, kind: str) -> None:
+    """Before a model of this kind is saved there. Raises `ModelError` where config.json is something else's, a run's or
+    another model's, which would be lost."""
+    if (folder / CONFIG).exists():
+        try:
+            found = about(folder)[0]
+        except (ModelError, OSError):
+            found = "something else"
+        if found != kind:
+            raise ModelError(
+                f"{folder / CONFIG} is of {found} and would be replaced by that of a {kind}: give another folder."
+            )
 
 
 @contextmanager
@@ -128,12 +142,14 @@ class Shared(ModelHubMixin, library_name="gear", model_card_template=CARD, tags=
     ) -> str | None:
         """Writes the folder. `model_card_kwargs` may give the card's `title`, `about`, `training` and `license` (of the
         hub's identifiers, as "mit"; by default there is none); these are kept with the model. `options` are
-        huggingface_hub's."""
+        huggingface_hub's. Raises `ModelError` for a folder of something else (`require_own`), and `WriteError`."""
         folder, told = Path(save_directory), dict(model_card_kwargs or {})
+        require_own(folder, type(self).__name__)
         names = folder.resolve().parts[-2 if told.pop(PUSHED, False) else -1 :]
         self.card = {**self.card, **said(told)}
         told = {**self.card, **told, "source": "/".join(names)}
-        return super().save_pretrained(folder, model_card_kwargs=told, **options)
+        with explained(folder / CONFIG):
+            return super().save_pretrained(folder, model_card_kwargs=told, **options)
 
     def push_to_hub(self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any) -> str:
         """Saves to a repository. `model_card_kwargs` as of `save_pretrained`; `options` are huggingface_hub's."""

@@ -338,6 +338,8 @@ def test_classes_by_name_and_number(gear: Gear, trained: Path, given: list[str],
         (["--cfg-scale", "nan"], "cfg_scale must be 0 or more (1 is no guidance); it is nan."),
         (["--out", "."], "a folder, and one file is to be written: give a file in it, as --out samples.png."),
         (["--out", "/", "--save", "npz"], "a folder, and one file is to be written: give a file in it, as --out /sam"),
+        (["--out", "x.jpg"], "x.jpg would hold PNG: call it x.png."),
+        (["--out", "x", "--save", "npz"], "x would hold NPZ: call it x.npz."),
         (["--out", "/dev/null", "--save", "png"], "/dev/null is a file, and a folder of images is to be written"),
     ],
 )
@@ -483,7 +485,9 @@ def test_recipes_are_listed(gear: Gear, args: list[str]) -> None:
             "there is no recipe 'demo-nave'; perhaps you meant 'demo-naive' or 'demo-text' or 'demo-repa'; `gear",
         ),
         (["train", "xyz"], "there is no recipe 'xyz'; `gear recipes` lists the"),
-        (["train", "none.json"], "none.json"),
+        (["train", "none.json"], "there is no file none.json: give the config.json of a run, or a recipe's name."),
+        (["train", "--steps", "2"], "--steps comes before any recipe: gear train RECIPE --steps ..."),
+        (["plan", "demo", "--gpus", "0"], "gpus must be at least 1; it is 0."),
         (["train", "demo", "--stage.tau", "-1"], "stage.tau must be above 0"),
         (["train", "demo", "--data.resolution", "30"], "data.resolution must be a multiple of 8"),
         (["train", "demo", "--data.path", "none"], "There is no folder /"),
@@ -544,6 +548,10 @@ def test_help_and_typing_errors_do_not_wait_for_torch(args: list[str]) -> None:
     code = "import atexit, os, sys; atexit.register(lambda: os._exit(9 if 'torch' in sys.modules else 0))"
     command = [sys.executable, "-c", f"{code}\n{COMMAND[2]}", *args]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_the_version(gear: Gear) -> None:
+    assert re.fullmatch(r"gear \d+\.\d+\.\d+\n", gear.done("--version"))
 
 
 def test_a_reader_that_leaves() -> None:

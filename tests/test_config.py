@@ -171,7 +171,7 @@ def test_a_file_is_named(tmp_path: Path) -> None:
         ("generator.class_drop", 1.0, "generator.class_drop must be in [0, 1)"),
         ("generator.dropout", -0.1, "generator.dropout must be in [0, 1)"),
         ("generator.projector", 0, "generator.projector must be at least 1"),
-        ("tokenizer.quantizer", VQ(1, 8), "at least two codewords; it is 1"),
+        ("tokenizer.quantizer", VQ(1, 8), "codebook_size must be at least two codewords; it is 1"),
         ("tokenizer.quantizer", IBQ(8, 0), "at least one dimension; it is 0"),
         ("tokenizer.quantizer", LFQ(0), "at least one dimension; it is 0"),
         (

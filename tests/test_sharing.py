@@ -260,6 +260,26 @@ def test_an_exported_run_samples_the_same_images(trained: Path, tmp_path: Path) 
     assert "stage" in (tmp_path / "tokenizer" / "README.md").read_text()  # its configuration
 
 
+def test_nothing_else_is_replaced_by_a_model(trained: Path, tmp_path: Path) -> None:
+    """Neither a run, nor a model of another kind, nor what lies in any folder; an older one of its kind is."""
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    with pytest.raises(ModelError, match=r"config\.json is of something else and would be replaced"):
+        exporting.export(trained, trained, "hub", "tokenizer")
+    with pytest.raises(ModelError, match="of something else"):
+        run.load(trained, "cpu").tokenizer.save_pretrained(trained)
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
+    for _ in range(2):
+        exporting.export(trained, tmp_path / "mine", "hub", "tokenizer")
+    with pytest.raises(ModelError, match="is of Tokenizer and would be replaced by that of a Generator"):
+        exporting.export(trained, tmp_path / "mine", "hub", "generator")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds other files, such as a\.png: export into a folder of its own"):
+        exporting.export(trained, tmp_path / "images", "hub", "tokenizer")
+    with pytest.raises(OSError, match=r"a\.png is a file, not a folder"):
+        exporting.export(trained, tmp_path / "images" / "a.png", "hub", "tokenizer")
+
+
 def test_a_saved_tokenizer_can_be_trained_on(trained: Path, tmp_path: Path, tiny) -> None:
     from dataclasses import replace
 

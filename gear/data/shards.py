@@ -13,6 +13,7 @@ is missing or damaged is written again by the command that made the folder.
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from gear.store.saving import save_safetensors
 from gear.store.whole import replacing
 
 INDEX, FORMAT = "index.json", 1
+SHARD_NAME = re.compile(r"\d{5,}\.safetensors")  # as `_file` has it
 SHARD = 1 << 28  # bytes of a shard, at most, unless one image has more
 SQUARES = 1 << 15  # views and flips in a shard, at most: a minute or so of a GPU, which is lost when it is stopped
 DTYPES = {"U16": np.uint16, "I32": np.int32, "I64": np.int64, "F16": np.float16}  # by their names in the files
@@ -92,6 +94,8 @@ class ShardWriter:
                     "this one."
                 )
             self.index = found
+        elif others := _others(folder):
+            raise DataError(f"{folder} holds other files, such as {others[0]}: encode into a folder of its own.")
         self._arrays: dict[str, np.ndarray] = {}  # of the shard that is being filled
         self._filled = 0
 
@@ -227,6 +231,12 @@ def _key(target: str) -> str:
 
 def _file(folder: Path, shard: int) -> Path:
     return folder / f"{shard:05d}.safetensors"
+
+
+def _others(folder: Path) -> list[str]:
+    """What lies there and is no shard, whole or half written."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if not (name.startswith(".") or SHARD_NAME.fullmatch(name))]
 
 
 def _state(file: Path) -> tuple[int, str]:

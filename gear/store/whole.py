@@ -17,6 +17,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if (file := next(filter(Path.is_file, path.parents), None)) is not None:
+            raise WriteError(f"{path} could not be written: {file} is a file, not a folder; choose another.") from error
         raise WriteError(
             f"{path} could not be written ({error.strerror or error}): free some space or choose a folder that can be "
             "written, and give the same command again."

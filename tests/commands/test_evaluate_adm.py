@@ -229,6 +229,27 @@ def test_what_else_the_numbers_depend_on_has_folders_of_its_own(
     assert all(re.fullmatch(r"adm-(builtin|val)-step-6-cfg-1\.5-[0-9a-f]{8}", name) for name in several[1:])
 
 
+@pytest.mark.parametrize("where", ["folder", "npz", "public file"])
+def test_sources_of_one_name_have_a_folder_each(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """RUN/samples is where `gear sample` puts them. A place said otherwise is the same."""
+    names = {"folder": "samples", "npz": "samples-40.npz", "public file": "model.safetensors"}
+    places = [tmp_path / "runs" / run / names[where] for run in "ab"]
+    array = images.Array(SimpleNamespace(resolution=(8, 8)), "npz", "", None, "bicubic")  # pyright: ignore[reportArgumentType]
+
+    def folder(path: Path) -> Path:
+        if where == "public file":
+            return models.folder(SimpleNamespace(step=0, path=path))  # pyright: ignore[reportArgumentType]
+        return drawing.folder_of(array, str(path), "adm", "cifar10-test").parent
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    one, other = map(folder, places)
+    assert one != other
+    for place in (one, other):
+        assert re.fullmatch(rf"evaluations/{places[0].stem}-[0-9a-f]{{8}}", place.as_posix())
+    assert folder(Path("a/../a") / names[where]) == one
+
+
 def test_many_classes_do_not_make_a_name_too_long_for_a_folder(trained: Path):
     pair = run.load(trained, "cpu")
     many = ["disc", "square"] * 45
@@ -251,12 +272,12 @@ def test_a_generator_draws_no_size_that_it_was_not_trained_at(trained: Path, tmp
     """Rotary positions have no parameters, so that another grid of tokens would load and draw."""
     pair = run.load(trained, "cpu")
     inference.require_generator(pair).save_pretrained(tmp_path / "saved")
-    pair.tokenizer.save_pretrained(tmp_path / "saved")
-    for source in (trained, tmp_path / "saved"):
+    pair.tokenizer.save_pretrained(tmp_path / "tokenizer")
+    for source, tokenizer in ((trained, None), (tmp_path / "saved", str(tmp_path / "tokenizer"))):
         with pytest.raises(ValueError, match=r"was trained at 32 px and draws no other size: .* --resize 64\.$"):
-            adm(str(source), str(tmp_path), n=8, resolution=64, device="cpu")
-        assert len(Drawn(run.load(source, "cpu", resolution=32), 4)) == 4
-    assert run.load(trained, "cpu", resolution=64).tokenizer.encode(torch.zeros(1, 3, 64, 64)).q.shape == (1, 256)
+            adm(str(source), str(tmp_path), n=8, resolution=64, tokenizer=tokenizer, device="cpu")
+        assert len(Drawn(run.load(source, "cpu", tokenizer=tokenizer, resolution=32), 4)) == 4
+    assert run.load(trained, "cpu", resolution=64).tokenizer.encode(torch.zeros(1, 3, 64, 64)).shape == (1, 64)
 
 
 def test_options_of_a_model_are_refused_for_images(images_folder: Path):

@@ -141,6 +141,16 @@ def test_another_encoding_is_refused_with_what_differs(tmp_path):
         ShardWriter(tmp_path, ABOUT, replace(SHAPE, images=11, views=4))
 
 
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    """What an interrupted start may leave is none of them."""
+    (tmp_path / "00000.safetensors").write_bytes(b"")
+    (tmp_path / ".00001.safetensors.ab12.partial").write_bytes(b"")
+    ShardWriter(tmp_path, ABOUT, SHAPE)
+    (tmp_path / "log.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"holds other files, such as log\.jsonl: encode into a folder of its own"):
+        ShardWriter(tmp_path, ABOUT, SHAPE)
+
+
 def test_a_folder_goes_on_with_its_own_size_of_shards(tmp_path, monkeypatch):
     add(ShardWriter(tmp_path, ABOUT, SHAPE), 0, 3)
     monkeypatch.setattr(shards, "SHARD", 1 << 20)
