@@ -187,11 +187,14 @@ class Dpg:
 Benchmark = Geneval | Dpg
 
 
-def drawn_and_judged(benchmark: Benchmark, artist: Artist, folder: Path, seed: int) -> Results | None:
-    """Into FOLDER/images, by all ranks; judged on rank 0, None on the others and where there is no judge."""
+def drawn_and_judged(
+    benchmark: Benchmark, artist: Artist, folder: Path, seed: int, out: Path | None = None
+) -> Results | None:
+    """Into FOLDER/images, by all ranks; judged on rank 0, None on the others and where there is no judge. out: where
+    judgements are kept; None: in `folder`."""
     images = benchmark.draw(artist, folder / IMAGES)
     judging = benchmark.judge is not None and ranks.rank() == 0
-    told = benchmark.measure(images, folder, whose(artist), seed) if judging else None
+    told = benchmark.measure(images, out or folder, whose(artist), seed) if judging else None
     if benchmark.judge is None and ranks.rank() == 0:
         print(images)
     distributed.together()

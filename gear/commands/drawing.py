@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from gear import weights
-from gear.commands.models import EVALUATIONS, called, digest, folder, model, slug, weights_sha256
+from gear.commands.models import EVALUATIONS, called, digest, folder, model, place, slug, weights_sha256
 from gear.data.crop import Interpolation
 from gear.evaluate import images
 from gear.evaluate.images import SETS, ImageSource
@@ -185,7 +185,14 @@ def folder_of(source: ImageSource, where: str, protocol: str, *against: str, **c
     """
     if isinstance(source, Drawn):
         return folder(source.pair.checkpoint) / named(protocol, against, source.label(), **changed)
-    return Path(EVALUATIONS) / called(Path(where)) / named(protocol, against, **changed)
+    home = Path(EVALUATIONS) / where if where in SETS else place(Path(where))
+    return home / named(protocol, against, **changed)
+
+
+def within(drawn: Path, *against: str, **changed: Any) -> Path:
+    """Where results go of images that lie in DRAWN/images: to `drawn`, or to a folder in it, where they are measured
+    against something or otherwise than by default. So images are drawn once, however many ways they are measured."""
+    return drawn / named("", against, **changed)
 
 
 def named(protocol: str, against: Sequence[str], label: str = "", **changed: Any) -> str:

@@ -68,7 +68,7 @@ def coco(
     from gear import build, ranks
     from gear.commands import drawing, prompted
     from gear.config import Config
-    from gear.evaluate import adm, clip_score, extract, inception, results
+    from gear.evaluate import adm, clip_score, extract, inception, note, results
     from gear.evaluate import captions as texts
     from gear.evaluate import coco as protocol
     from gear.evaluate import images as sources
@@ -94,22 +94,25 @@ def coco(
         eyes = clip_score.Clip(clip).to(on) if judged else None  # before anything that takes long
         if artist is not None and captions is not None:
             cfg_scale, asked = artist.options["cfg_scale"], texts.captions(captions)[:n]
-            folder = out or artist.folder(f"coco-{len(asked)}")
+            home = out or artist.folder(f"coco-{len(asked)}")
             if draw_only:
-                prompted.draw_only(artist, asked, folder)
+                prompted.draw_only(artist, asked, home)
                 return
-            samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
+            samples = prompted.Painted(artist, asked, home / prompted.IMAGES)
+            against = [] if reference is None else [reference]
+            changed = drawing.changed_from(coco, clip=clip, interpolation=interpolation)
+            folder = out or drawing.within(home, *against, **changed)
         else:
             samples = sources.opened(images, resolution, interpolation, what="samples")
-            how = {"reference": reference, "clip": clip, "n": n, "resolution": resolution}
-            changed = drawing.changed_from(coco, **how, interpolation=interpolation)
-            folder = out or drawing.folder_of(samples, images, "coco", **changed)
+            against = [str(one) for one in (captions, reference) if one is not None]
+            changed = drawing.changed_from(coco, clip=clip, n=n, resolution=resolution, interpolation=interpolation)
+            folder = out or drawing.folder_of(samples, images, "coco", *against, **changed)
             asked = None if captions is None else texts.captions(captions)
         n = len(samples) if n is None else min(n, len(samples))
         prompts = None if asked is None else protocol.paired(samples, asked)
         metrics: dict[str, results.Metric] = {}
         about: dict[str, Any] = {"captions": None if captions is None else str(captions)}
-        settings: dict[str, Any] = {"n": n, "seed": seed, "cfg_scale": cfg_scale}
+        settings: dict[str, Any] = {"n": n, "seed": seed}
         weights, pixels = dict[str, str](), ""
         kept = {"store": folder / "features", "batch": batch}
         if reference is not None:
@@ -136,17 +139,20 @@ def coco(
                 pixels = found.pixels
         if ranks.rank() == 0:
             warnings = protocol.few(n, "fid" in metrics)
-            geometry = {name: samples.about()[name] for name in ("interpolation", "crop")}
+            of = samples.about()
+            drawn_by = note.model(of)
+            geometry = {name: of[name] for name in ("interpolation", "crop")}
+            settings["cfg_scale"] = of.get("cfg_scale") if cfg_scale is None else cfg_scale
             told = results.Results(
                 protocol="coco",
                 metrics=metrics,
-                source=samples.about() | {"n": n, "pixels_sha256": pixels},
+                source=of | {"n": n, "pixels_sha256": pixels},
                 reference=about,
                 settings=settings | geometry,
                 weights=weights,
                 warnings=warnings,
                 seconds=time.perf_counter() - started,
-                model=None if artist is None else artist.model(),
+                model=drawn_by if artist is None else artist.model(),
             )
             results.report(folder, told)
         distributed.together()

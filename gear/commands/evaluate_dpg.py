@@ -58,7 +58,7 @@ def dpg(
         device: Where to run.
     """
     from gear import build, ranks
-    from gear.commands import benchmarks, prompted
+    from gear.commands import benchmarks, drawing, models, prompted
     from gear.config import Config
     from gear.evaluate import prompts as files
     from gear.evaluate import results
@@ -87,7 +87,8 @@ def dpg(
         if artist is None:
             assert answering is not None
             folder = Path(source)
-            out = out or Path("evaluations") / folder.resolve().name / "dpg"
+            changed = drawing.changed_from(dpg, judge=judge, tiles=tiles)
+            out = out or models.place(folder) / drawing.named("dpg", (), **changed)
             results.report(out, answering(folder, out, benchmarks.Whose({}, cfg_scale), seed))
             return
         assert prompts is not None
@@ -96,7 +97,8 @@ def dpg(
         if answering is not None:
             answering.require(asked)
         benchmark = benchmarks.Dpg(asked, answering)
-        folder = out or artist.folder(benchmark.name)
-        told = benchmarks.drawn_and_judged(benchmark, artist, folder, seed)
+        home = out or artist.folder(benchmark.name)
+        into = out or drawing.within(home, **drawing.changed_from(dpg, judge=judge))
+        told = benchmarks.drawn_and_judged(benchmark, artist, home, seed, into)
         if told is not None:
-            results.report(folder, told)
+            results.report(into, told)

@@ -58,7 +58,7 @@ def geneval(
         device: Where to run.
     """
     from gear import build, ranks
-    from gear.commands import benchmarks, prompted
+    from gear.commands import benchmarks, drawing, models, prompted
     from gear.config import Config
     from gear.evaluate import prompts as files
     from gear.evaluate import results
@@ -84,7 +84,8 @@ def geneval(
         artist = prompted.opened(source, prompts, seed=seed, device=str(on), **where, **options)
         if artist is None:
             judge, folder = benchmarks.GenevalJudge(detector, clip, on), Path(source)
-            out = out or Path("evaluations") / folder.resolve().name / "geneval"
+            changed = drawing.changed_from(geneval, detector=detector, clip=clip)
+            out = out or models.place(folder) / drawing.named("geneval", (), **changed)
             of = benchmarks.Whose({}, cfg_scale)
             results.report(out, judge(folder, out, of, seed, prompt_set))
             return
@@ -95,7 +96,8 @@ def geneval(
         judge = benchmarks.GenevalJudge(detector, clip, on) if judging else None
         chosen = prompt_set or ("short" if rewritten is None else "long")
         benchmark = benchmarks.Geneval(asked, chosen, judge)
-        folder = out or artist.folder(benchmark.name)
-        told = benchmarks.drawn_and_judged(benchmark, artist, folder, seed)
+        home = out or artist.folder(benchmark.name)
+        into = out or drawing.within(home, **drawing.changed_from(geneval, detector=detector, clip=clip))
+        told = benchmarks.drawn_and_judged(benchmark, artist, home, seed, into)
         if told is not None:
-            results.report(folder, told)
+            results.report(into, told)

@@ -63,7 +63,7 @@ def gpic(
     from gear import build, fetch, ranks
     from gear.commands import drawing, prompted
     from gear.config import Config
-    from gear.evaluate import dino, extract, results
+    from gear.evaluate import dino, extract, note, results
     from gear.evaluate import gpic as protocol
     from gear.train import distributed
 
@@ -88,22 +88,22 @@ def gpic(
         if prompts is not None or negative is not None or draw_only:
             artist = prompted.opened(source, prompts, negative=negative, wanted="GPIC's captions", **where, **options)
         asked = prompted.named(prompts)[:n] if prompts is not None else []
-        stem = "" if reference is None else f"{drawing.stem(reference)}-"
-        name = f"gpic-{stem}{len(asked)}"
+        name = f"gpic-{len(asked)}"
         if detector is None or reference is None:
             assert artist is not None
             prompted.draw_only(artist, asked, out or artist.folder(name))
             return
         against = protocol.opened(reference, detector, resolution, interpolation)
+        how = {"resolution": resolution, "interpolation": interpolation, "positions": positions}
         if artist is not None:
-            folder = out or artist.folder(name)
-            samples = prompted.Painted(artist, asked, folder / prompted.IMAGES)
+            home = out or artist.folder(name)
+            samples = prompted.Painted(artist, asked, home / prompted.IMAGES)
+            folder = out or drawing.within(home, reference, **drawing.changed_from(gpic, **how))
         else:
             given = {name: value for name, value in options.items() if value is not None}
             advice = "give --prompts FILE, of which it draws an image each"
             samples = drawing.opened(source, n, interpolation=interpolation, of_texts=advice, **where, **given)
-            how = {"n": n, "tokenizer": tokenizer, "resolution": resolution, "interpolation": interpolation}
-            changed = drawing.changed_from(gpic, **how, positions=positions)
+            changed = drawing.changed_from(gpic, n=n, tokenizer=tokenizer, **how)
             folder = out or drawing.folder_of(samples, source, "gpic", reference, **changed)
         n = min(n, len(samples))
         found = extract.features(
@@ -112,6 +112,7 @@ def gpic(
         if ranks.rank() == 0:
             measured = protocol.gpic(found, against, seed=seed, interval=interval)
             about = samples.about()
+            drawn_by = note.model(about)
             told = results.Results(
                 protocol="gpic",
                 metrics=measured.metrics,
@@ -130,7 +131,7 @@ def gpic(
                 weights={"dinov2-l": detector.about()["sha256"]},
                 warnings=measured.warnings,
                 seconds=time.perf_counter() - started,
-                model=samples.model() if isinstance(samples, drawing.Drawn | prompted.Painted) else None,
+                model=samples.model() if isinstance(samples, drawing.Drawn | prompted.Painted) else drawn_by,
             )
             results.report(folder, told)
         distributed.together()

@@ -42,6 +42,7 @@ def reconstruction(
         device: Where to run.
     """
     from gear import build, ranks
+    from gear.commands.drawing import changed_from
     from gear.commands.rebuilding import Beside
     from gear.config import Config
     from gear.evaluate import extract, images, inception, pairs, results
@@ -50,6 +51,7 @@ def reconstruction(
 
     started = time.perf_counter()
     results.require_seed(seed)
+    changed = changed_from(reconstruction, n=n, resolution=resolution, trunk=trunk)
     on = distributed.own_device(build.device(Config(device=device)))
     pair = load(run, str(on), resolution=resolution)
     with distributed.joined(on):
@@ -60,7 +62,7 @@ def reconstruction(
         perceptual, warnings = pairs.perceptual(trunk, originals.resolution)
         detector = pairs.Compared(inception.opened(), perceptual).to(on)
         beside = Beside(pair, originals)
-        folder = out or beside.folder(data, interpolation)
+        folder = out or beside.folder(data, interpolation, **changed)
         count = ("original", "rebuilt")
         kept = extract.features(detector, beside, n, folder / "features", batch=batch, title="pairs", count=count)
         if ranks.rank() == 0:

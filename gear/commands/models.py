@@ -43,9 +43,14 @@ def called(path: Path) -> str:
 
 def folder(checkpoint: state.Checkpoint) -> Path:
     """In the run, or, for public files, to evaluations/ here."""
-    if not checkpoint.step:
-        return Path(EVALUATIONS) / called(checkpoint.path)
-    return run_of(checkpoint) / EVALUATIONS
+    return run_of(checkpoint) / EVALUATIONS if checkpoint.step else place(checkpoint.path)
+
+
+def place(path: Path) -> Path:
+    """Where evaluations of what lies in no run of ours go: below evaluations/ here, by its name, and by a digest of
+    where it lies: two runs' samples have one name."""
+    path = path.expanduser()
+    return Path(EVALUATIONS) / f"{called(Path(os.path.abspath(path)))}-{digest(str(path.resolve()))}"
 
 
 def run_of(checkpoint: state.Checkpoint) -> Path:

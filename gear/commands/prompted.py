@@ -85,6 +85,10 @@ class Artist:
         checkpoint, (generator, _) = self.pair.checkpoint, require_texts(self.pair)
         return models.model(checkpoint, models.called(checkpoint.path), generator)
 
+    def whose(self) -> dict[str, Any]:
+        """For the note beside images."""
+        return {"run": str(self.pair.checkpoint.path), "model": asdict(self.model())}
+
 
 def artist(
     pair: Pair,
@@ -143,11 +147,12 @@ class Painted(Decoded):
     def __init__(self, artist: Artist, asked: Sequence[Caption], folder: Path):
         self.artist = artist
         artist.check([caption.text for caption in asked])
-        layouts.write_flat(asked, artist, folder, about=artist.about(), batch=artist.batch)
+        layouts.write_flat(asked, artist, folder, about=artist.about(), whose=artist.whose(), batch=artist.batch)
         super().__init__(folder.absolute(), pictures.in_folder(folder.absolute()), None, "bicubic")
 
     def about(self) -> dict[str, Any]:
-        return super().about() | self.artist.source() | {"images": str(self.path)}
+        found = {name: value for name, value in super().about().items() if name not in self.artist.whose()}
+        return found | self.artist.source() | {"images": str(self.path)}
 
     def model(self) -> Model:
         return self.artist.model()

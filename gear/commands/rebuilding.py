@@ -52,8 +52,8 @@ class Beside:
         checkpoint = self.pair.checkpoint
         return model(checkpoint, called(checkpoint.path), self.pair.tokenizer)
 
-    def folder(self, data: str, interpolation: str) -> Path:
-        """Where an evaluation goes by default."""
+    def folder(self, data: str, interpolation: str, **changed: Any) -> Path:
+        """Where an evaluation goes by default. changed: as of `changed_from`."""
         checkpoint = self.pair.checkpoint
         step = f"step-{checkpoint.step}" if checkpoint.step else ""
-        return folder(checkpoint) / named("reconstruction", (data,), slug(interpolation, step))
+        return folder(checkpoint) / named("reconstruction", (data,), slug(interpolation, step), **changed)

@@ -108,11 +108,12 @@ def write_flat(
     out: Path,
     *,
     about: Mapping[str, Any],
+    whose: dict[str, Any] | None = None,
     side: int | None = None,
     batch: int = 32,
 ) -> Path:
-    """OUT/KEY.png, an image a caption, for COCO and GPIC. Otherwise as above."""
-    _note(out, {"layout": "flat", "side": side, **about}, [[c.key, c.text] for c in captions])
+    """OUT/KEY.png, an image a caption, for COCO and GPIC. whose: as of `settle`. Otherwise as above."""
+    _note(out, {"layout": "flat", "side": side, **about}, [[c.key, c.text] for c in captions], whose)
     wanted = [Wanted(out / f"{_name(c.key)}.png", c.text, range(i, i + 1)) for i, c in enumerate(captions)]
     _write(wanted, draw, side, batch, "images")
     return out
@@ -231,11 +232,11 @@ def _save(image: UInt8[Tensor, "3 H W"], file: Path) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial, format="PNG")
 
 
-def _note(out: Path, settings: dict[str, Any], drawn_from: list[Any]) -> None:
+def _note(out: Path, settings: dict[str, Any], drawn_from: list[Any], whose: dict[str, Any] | None = None) -> None:
     """Rank 0 writes what is about to be drawn, or checks that it is what was drawn before; then the others go on."""
     if ranks.rank() == 0:
         digest = hashlib.sha256(json.dumps(drawn_from).encode()).hexdigest()
-        settle(out, settings | {"prompts": digest})
+        settle(out, settings | {"prompts": digest}, whose)
     distributed.together()
 
 

@@ -45,6 +45,12 @@ def read(images: Path, n: int) -> dict[str, Any]:
     return {name: found[name] for name in TOLD if name in found}
 
 
+def model(about: dict[str, Any]) -> Model | None:
+    """Takes the model out of what is told of images, for which results have a place; None where none is known."""
+    said = about.pop("model", None)
+    return None if said is None else Model(**said)
+
+
 def _content(images: Path) -> dict[str, int]:
     """What tells the pixels of an .npz from others; of a folder their number does."""
     return {"crc32": npz.crc32(images)} if images.is_file() else {}

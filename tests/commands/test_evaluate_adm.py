@@ -230,16 +230,19 @@ def test_what_else_the_numbers_depend_on_has_folders_of_its_own(
 
 
 @pytest.mark.parametrize("where", ["folder", "npz", "public file"])
-def test_sources_of_one_name_have_a_folder_each(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sources_of_one_name_have_a_folder_each(
+    where: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """RUN/samples is where `gear sample` puts them. A place said otherwise is the same."""
     names = {"folder": "samples", "npz": "samples-40.npz", "public file": "model.safetensors"}
-    places = [tmp_path / "runs" / run / names[where] for run in "ab"]
-    array = images.Array(SimpleNamespace(resolution=(8, 8)), "npz", "", None, "bicubic")  # pyright: ignore[reportArgumentType]
+    places = [tmp_path / "runs" / name / names[where] for name in "ab"]
+    np.savez(tmp_path / "x.npz", np.full((4, 8, 8, 3), 200, np.uint8))
+    source, checkpoint = images.opened(tmp_path / "x.npz"), run.load(trained, "cpu").checkpoint
 
     def folder(path: Path) -> Path:
         if where == "public file":
-            return models.folder(SimpleNamespace(step=0, path=path))  # pyright: ignore[reportArgumentType]
-        return drawing.folder_of(array, str(path), "adm", "cifar10-test").parent
+            return models.folder(replace(checkpoint, step=0, path=path))
+        return drawing.folder_of(source, str(path), "adm", "cifar10-test").parent
 
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path / "runs")

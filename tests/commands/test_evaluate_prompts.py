@@ -1,6 +1,7 @@
 """`gear evaluate geneval` and `gear evaluate dpg` on folders that `layouts` wrote, with judges that look at colours."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,38 @@ def test_dpg(tmp_path: Path) -> None:
     command(*args)
     assert Answering.asked == 12
     assert (found["source"]["n"], found["source"]["prompts"], found["reference"]["prompts"]) == (8, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        (evaluate_geneval.geneval, [("--detector", "one/other"), ("--clip", "one/other")]),
+        (evaluate_dpg.dpg, [("--judge", "one/other"), ("--tiles", 1)]),
+    ],
+)
+def test_folders_of_one_name_and_other_judges_have_results_of_their_own(
+    function: Any, settings: list[tuple[object, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.csv").write_text(QUESTIONS)
+    asked = ("--questions", tmp_path / "q.csv") if function is evaluate_dpg.dpg else ()
+    places = [tmp_path / "runs" / run / "images" for run in "ab"]
+    for place in places:
+        if asked:
+            layouts.write_dpg({"b": "a cup"}, draw, place, about={}, side=16)
+        else:
+            prompt = wanted("single_object", "a photo of a dog", **{"class": "dog"})
+            layouts.write_geneval([prompt], draw, place, about={}, side=16)
+        command(function, place, *asked)
+    for more in settings:
+        command(function, places[0], *asked, *more)
+    command(function, "runs/a/images", *asked)  # the first again
+    found = [file.parent for file in (tmp_path / "evaluations").rglob("results.json")]
+    assert len(found) == 2 + len(settings)
+    assert all((folder / "judged.jsonl").is_file() for folder in found)
+    plain = [folder for folder in found if folder.name == function.__name__]
+    assert len(plain) == 2
+    assert all(re.fullmatch(r"images-[0-9a-f]{8}", folder.parent.name) for folder in plain)
 
 
 def test_other_folders(tmp_path: Path) -> None:

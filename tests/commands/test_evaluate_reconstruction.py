@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from gear import inference, weights
 from gear.commands.evaluate_reconstruction import reconstruction
 from gear.commands.rebuilding import Beside
 from gear.data import DataError
-from gear.evaluate import extract, images, inception, results
+from gear.evaluate import extract, images, inception, pairs, results
 from gear.evaluate.frechet import frechet, gaussian
 from gear.evaluate.pairs import MeasureError, compared
 from gear.run import Pair, load
@@ -152,6 +153,28 @@ def test_two_sets_of_one_name_have_a_folder_each(trained, tmp_path):
     for place in places:
         place.mkdir(parents=True)
     assert len({beside.folder(str(place), "bicubic") for place in places}) == 2
+
+
+class Reached(Exception):
+    pass
+
+
+@pytest.mark.parametrize("more", [{"n": 6}, {"trunk": "alex"}, {"resolution": 64}])
+def test_other_settings_have_folders_of_their_own(more, trained, monkeypatch):
+    places, ways = list[str](), list[dict[str, Any]]([{}, {"trunk": "vgg"}, more])
+
+    def features(detector: object, source: object, n: int, store: Path, **_: object) -> None:
+        places.append(store.parent.name)
+        raise Reached
+
+    monkeypatch.setattr(extract, "features", features)
+    monkeypatch.setattr(pairs, "perceptual", lambda trunk, resolution: (None, []))
+    monkeypatch.setattr(pairs, "Compared", lambda inception, perceptual: inception)
+    for options in ways:
+        with pytest.raises(Reached):
+            reconstruction(str(trained), "builtin", device="cpu", **options)
+    assert places[:2] == ["reconstruction-builtin-bicubic-step-6"] * 2
+    assert re.fullmatch(rf"{places[0]}-[0-9a-f]{{8}}", places[2])
 
 
 def test_what_it_refuses(trained, images_folder, tmp_path):

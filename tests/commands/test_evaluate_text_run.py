@@ -2,6 +2,7 @@
 then judged as folders are. The judges look at colours."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,105 @@ def test_images_of_captions_are_only_drawn(
         command(function, files, "--prompts", files / "p.txt", "--draw-only")
     with pytest.raises(ValueError, match=r"give --(captions for the CLIP score|reference, GPIC's)"):
         command(function, talking)
+
+
+class Means(nn.Module):
+    """Of colours, in the place of Inception, DINOv2 and CLIP."""
+
+    name, file = "means", Path("means.pt")
+
+    def __init__(self, *_: Any):
+        super().__init__()
+        self.channels, self.weight = dict.fromkeys(("pool", "spatial", "cls"), 3), nn.Parameter(torch.zeros(()))
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        return dict.fromkeys(self.channels, pixels.float().mean((2, 3)))
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.name, "sha256": "0" * 64}
+
+
+@pytest.fixture
+def means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "opened", Means)
+    monkeypatch.setattr(dino, "DinoDetector", Means)
+    monkeypatch.setattr(fetch, "on_demand", lambda name: Path(name))
+
+
+@pytest.fixture
+def asking(files: Path) -> Path:
+    """`files` with p.txt, twelve prompts, and two folders of images called val."""
+    (files / "p.txt").write_text("a red cat\na blue dog\ngreen cups\n" * 4)
+    for name in "ab":
+        (files / name / "val").mkdir(parents=True)
+        for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)):
+            Image.fromarray(pixels).save(files / name / "val" / f"{i:02d}.png")
+    return files
+
+
+MEASURED: dict[Any, tuple[str, list[str]]] = {  # what is always said, and in which other ways it is measured
+    evaluate_coco.coco: (
+        "--prompts p.txt --interval False",
+        ["--clip one/other", "--reference a/val", "--reference a/val --interpolation bilinear"],
+    ),
+    evaluate_gpic.gpic: (
+        "--prompts p.txt --reference a/val --interval False",
+        ["--reference b/val", "--interpolation bilinear", "--positions timm"],
+    ),
+    evaluate_geneval.geneval: ("--prompts metadata.jsonl", ["--detector one/other", "--clip one/other"]),
+    evaluate_dpg.dpg: ("--prompts dpg --questions questions.csv", ["--judge one/other"]),
+}
+
+
+@pytest.mark.usefixtures("means")
+@pytest.mark.parametrize("function", MEASURED)
+def test_a_run_is_drawn_once_and_each_way_to_measure_it_has_its_results(
+    function: Any,
+    talking: Path,
+    asking: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where tables find them. What was drawn with --draw-only is measured without drawing it again."""
+    monkeypatch.chdir(asking)
+    shutil.copytree(talking, asking / "run")
+    if function is evaluate_coco.coco:
+        monkeypatch.setattr(clip_score, "Clip", Words)
+    asked, ways = MEASURED[function]
+    command(function, "run", *asked.split(), "--draw-only")
+    monkeypatch.setattr(prompted, "paint", None)
+    folders = []
+    for way in ("", *ways, ""):
+        command(function, "run", *asked.split(), *way.split())
+        folders.append(Path(capsys.readouterr().out.split("written: ")[1].strip()).parent)
+    assert folders[-1] == folders[0]
+    assert len({*folders}) == 1 + len(ways)
+    assert all(results.read(folder)["protocol"] == function.__name__ for folder in folders)
+    (images,) = (asking / "run" / "evaluations").glob("*/images")
+    if "--reference" not in asked:
+        assert folders[0].resolve() == images.parent
+    assert all(images.parent in (folder / "results.json").resolve().parents for folder in folders)
+    assert len(found_run(asking / "run", "run").of(function.__name__)) == 1 + len(ways)
+
+
+@pytest.mark.usefixtures("means")
+@pytest.mark.parametrize("function", [evaluate_coco.coco, evaluate_gpic.gpic])
+def test_images_that_were_only_drawn_are_known_as_their_runs(
+    function: Any, talking: Path, asking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured as a folder, as they are when the run is measured."""
+    monkeypatch.setattr(clip_score, "Clip", Words)
+    out, measured = asking / "o", ("--reference", asking / "a" / "val", "--out")
+    asked = ("--prompts", asking / "p.txt", "--cfg-scale", 4)
+    command(function, talking, *asked, "--draw-only", "--out", out)
+    command(function, talking, *asked, *measured, out)
+    command(function, out / "images", *measured, asking / "again")
+    whole, alone = results.read(out), results.read(asking / "again")
+    assert alone["model"] == whole["model"]
+    assert (alone["model"]["name"], alone["model"]["steps"]) == ("talking", 40)
+    assert alone["settings"]["cfg_scale"] == whole["settings"]["cfg_scale"] == 4
+    for found in (whole, alone):
+        assert "model" not in found["source"]
 
 
 def test_a_sweep_is_the_single_evaluations(
