@@ -30,7 +30,7 @@ def reconstruction(
         run: Run folder, checkpoint, saved model, or a tokenizer file of LlamaGen, Open-MAGVIT2, IBQ or GEAR.
         data: The originals: a folder, .npz or .zip of images, or builtin, cifar10 or cifar10-test. The paper's are the
             50,000 of ImageNet's validation set.
-        n: How many of them, from the first; by default all.
+        n: How many of them: the first ones, of class folders those of each in proportion; by default all.
         interpolation: Of the resize before the crop. The result is the original of all numbers, so they compare only at
             equal interpolation: the paper's rows are bicubic, the official ones of LFQ and IBQ bilinear.
         resolution: Pixels along a side; by default as trained, for public files 256.
@@ -59,6 +59,7 @@ def reconstruction(
             originals = images.opened(data, pair.checkpoint.config.data.resolution, interpolation, what="originals")
         n = len(originals) if n is None else n
         pairs.require(n, originals.resolution)
+        originals = images.part(originals, n)
         perceptual, warnings = pairs.perceptual(trunk, originals.resolution)
         detector = pairs.Compared(inception.opened(), perceptual).to(on)
         beside = Beside(pair, originals)

@@ -55,7 +55,7 @@ def sample_prompts(
         keys = [f"{row:05d}-{number % each:02d}" for number, row in enumerate(rows)]
         path = place(pair, out, f"prompts-{digest([whole, painter.about()])}")
         wanted = [Caption(key, text) for key, text in zip(keys, whole, strict=True)]
-        layouts.write_flat(wanted, painter, path, about=painter.about(), batch=painter.batch)
+        layouts.write_flat(wanted, painter, path, about=painter.about(), whose=painter.whose(), batch=painter.batch)
         _write_captions(path / CAPTIONS, [f"{key}.png" for key in keys], whole)
         return path
     name = f"prompts-{digest([whole, painter.about()])}.npz" if save == "npz" else "samples.png"

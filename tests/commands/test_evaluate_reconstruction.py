@@ -141,6 +141,15 @@ def test_other_sources_and_fewer_images(trained, tmp_path, capsys):
     assert "fewer than the 6 dimensions" in capsys.readouterr().out
 
 
+def test_fewer_images_are_of_every_class(trained, images_folder, tmp_path):
+    measure(trained, "--data", images_folder, "--n", 4, "--out", tmp_path)
+    (pixels,) = images.opened(images_folder, 32).batches(0, 8, 8)
+    wanted = by_hand(load(trained, "cpu"), pixels[[0, 1, 4, 5]])
+    found = results.read(tmp_path)
+    assert found["metrics"]["psnr"]["value"] == pytest.approx(wanted["psnr"], rel=1e-4)
+    assert (found["reference"]["n"], found["reference"]["part_of"]) == (4, 8)
+
+
 def test_by_default_it_writes_into_the_run(trained):
     pair = load(trained, "cpu")
     folder = Beside(pair, images.opened("builtin")).folder("builtin", "bicubic")
