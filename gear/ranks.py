@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
@@ -17,7 +18,8 @@ from torch import Tensor
 
 # Not context variables: backward passes on a GPU run in a thread of their own.
 _index, _of = 0, 1
-_in_hand = torch.zeros((), dtype=torch.int64)  # _index again, for compiled code
+_number = np.zeros((), np.int64)  # _index again, for compiled code; numpy's, since torch may be counting in `gear.plan`
+_in_hand = torch.from_numpy(_number)
 
 
 def rank() -> int:
@@ -38,12 +40,12 @@ def in_part(index: int, of: int) -> Iterator[None]:
     """Within the block, part `index` of `of` is in hand."""
     global _index, _of
     before, (_index, _of) = (_index, _of), (index, of)
-    _in_hand.fill_(_index)
+    _number[()] = _index
     try:
         yield
     finally:
         _index, _of = before
-        _in_hand.fill_(_index)
+        _number[()] = _index
 
 
 def rows(n: int) -> tuple[int, int]:
@@ -54,7 +56,8 @@ def rows(n: int) -> tuple[int, int]:
 def row_numbers(n: int, device: torch.device) -> tuple[Int[Tensor, "n"], int]:
     """The same numbers, one by one, and B, for a compiled layer: made for every part anew it would reach the limit of
     graphs at the eighth, and be interpreted from then on. A tensor's value is no part of a graph."""
-    first = (rank() * _of + _in_hand) * n
+    index = _in_hand if torch.compiler.is_compiling() else _index
+    first = (rank() * _of + index) * n
     return first + torch.arange(n, device=device), n * _of * size()
 
 

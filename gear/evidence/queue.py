@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gear import build, run
-from gear.config import Config, grid
+from gear.config import Config, ConfigError, grid
 from gear.config_json import plain, read
 from gear.demo import hardware
 from gear.evaluate import inception
@@ -105,19 +105,32 @@ class Queue:
             return True
 
     def trained(self, job: Job) -> bool:
-        """Whether its run is complete; it is trained if nobody is at it, for a result may be there without its run."""
+        """Whether its run is complete; it is trained if nobody is at it, for a result may be there without its run.
+        Raises `ConfigError` for a tokenizer that is not the one of that result."""
         if self._complete(job):
+            self._require_same(job)
             return True
         with _alone(self.out / job.name) as mine:
             if not mine or (job.arm.start and not self.trained(Job(arms()[job.arm.start], job.seed))):
                 return False
             if results.place(self.into, self.scale, job.arm.name, job.seed).exists():
-                told = f"{job.name} has a result, but no run in {self.out}: trained again for what begins with it, "
-                told += "which gives the same tokenizer on the same kind of processor alone, and not quite on a GPU."
+                told = f"{job.name} has a result, but no run in {self.out}: trained again for what begins with it."
                 self.console.print(told, style="yellow", highlight=False, markup=False)
             with job.arm.within():
                 self._train(job)
+            self._require_same(job)
             return True
+
+    def _require_same(self, job: Job) -> None:
+        """Arms of a seed begin with one tokenizer, or their differences are not what they are named for. Another kind
+        of processor rounds otherwise, and after a thousand steps that is another tokenizer; a GPU is never the same."""
+        path = results.place(self.into, self.scale, job.arm.name, job.seed)
+        if path.exists() and results.read(path).log != _logged(self.out / job.name):
+            raise ConfigError(
+                f"{self.out / job.name} was trained again, and is not the run that {path} tells of: this machine "
+                "rounds otherwise. What begins with it would not compare with what is there: go on on a machine of "
+                "that kind, or run all arms here, with another --results."
+            )
 
     def _write(self, job: Job, measured: dict[str, Any]) -> None:
         folder = self.out / job.name
@@ -130,7 +143,7 @@ class Queue:
             config=results.portable(read(config) if config.exists() else self._config(job)),
             measured=measured,
             curve=[_short(line) for line in lines.read(folder / CURVE)],
-            log=[_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log],
+            log=_logged(folder),
             seconds={"train": log[-1]["seconds"] if log else 0.0, "measure": measured.pop("seconds")},
             about=self._about(folder),
             protocol=results.protocol(self.scale, job.arm),
@@ -232,6 +245,11 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _logged(folder: Path) -> list[dict[str, Any]]:
+    log = lines.read(folder / lines.NAME)
+    return [_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log]
 
 
 def _short(line: dict[str, Any]) -> dict[str, Any]:

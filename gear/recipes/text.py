@@ -149,7 +149,10 @@ def table02_gear_390k() -> Config:
     scores=Prompted,
 )
 def table03_llamagen_repa() -> Config:
-    """LlamaGen-REPA-1B, guidance 16 for prompts; of COCO the paper does not say (PAPER.md, M17)."""
+    """LlamaGen-REPA-1B, guidance 16 for prompts.
+
+    Of COCO the paper does not say; 16 is taken (PAPER.md, M17).
+    """
     return frozen(WARMUP, cfg_scale=16.0)
 
 
@@ -160,7 +163,10 @@ def table03_llamagen_repa() -> Config:
     scores=Prompted,
 )
 def table03_gear() -> Config:
-    """GEAR-1B, guidance 16 for prompts; of COCO the paper does not say (PAPER.md, M17)."""
+    """GEAR-1B, guidance 16 for prompts.
+
+    Of COCO the paper does not say; 16 is taken (PAPER.md, M17).
+    """
     return frozen(JOINT, cfg_scale=16.0)
 
 

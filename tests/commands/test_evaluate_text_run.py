@@ -297,7 +297,7 @@ def test_a_run_is_drawn_once_and_each_way_to_measure_it_has_its_results(
 ) -> None:
     """Where tables find them. What was drawn with --draw-only is measured without drawing it again."""
     monkeypatch.chdir(asking)
-    shutil.copytree(talking, asking / "run")
+    shutil.copytree(talking, asking / "run", ignore=shutil.ignore_patterns("evaluations"))  # of other tests
     if function is evaluate_coco.coco:
         monkeypatch.setattr(clip_score, "Clip", Words)
     asked, ways = MEASURED[function]

@@ -122,6 +122,20 @@ def test_a_start_whose_run_is_gone_is_trained_again_and_that_is_said(
     assert results.read(path).measured == before.measured  # as it is on the same kind of processor
 
 
+def test_another_tokenizer_is_not_begun_with(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
+    """As one is that was trained again on a machine that rounds otherwise; here the result tells of another."""
+    into = tmp_path / "results"
+    shutil.copytree(worked[1], into)
+    results.place(into, small_scale, "repa-on-gear", 0).unlink()
+    path = results.place(into, small_scale, "gear", 0)
+    found = results.read(path)
+    found.log[0]["reconstruction"] *= 1.001
+    results.write(path, found)
+    with pytest.raises(ConfigError, match=r"gear-0 was trained again, and is not the run that .*gear-0\.json tells of"):
+        Queue(small_scale, worked[0].out.parent, into, "cpu", Console()).work(jobs(small_scale, ("repa-on-gear",)))
+    assert not results.place(into, small_scale, "repa-on-gear", 0).exists()
+
+
 def test_what_is_measured_does_not_depend_on_who_trained(
     worked: tuple[Queue, Path], small_scale: Scale, monkeypatch: pytest.MonkeyPatch
 ):

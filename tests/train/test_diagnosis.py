@@ -249,7 +249,9 @@ def test_every_tensor_is_bit_for_bit_what_it_was(world: World, done: int, spoil:
     assert all(p.grad is None for group in world.training.groups for p in group.parameters())
     world.step(world.batch)
     moved = [name for name, bits in world.bits().items() if bits != before.get(name)]
-    assert {name.split(".")[0] for name in moved} >= {"critic", "generator", "generator_optimizer"}
+    # Without latents that are finite no group moves, but the averages do.
+    movers = {"critic", "generator", "generator_optimizer"} if spoil is spoil_nothing else {"critic"}
+    assert {name.split(".")[0] for name in moved} >= movers
 
 
 def test_the_replay_is_the_step(world: World) -> None:
