@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gear import build, run
+from gear import build, run, sources
 from gear.config import Config, ConfigError, grid
 from gear.config_json import plain, read
 from gear.demo import hardware
@@ -59,7 +59,7 @@ class Queue:
 
     def __init__(self, scale: Scale, out: Path, into: Path, device: str, console: Console):
         self.scale, self.into, self.device, self.console = scale, into, device, console
-        self.out = out.absolute() / scale.name  # a run knows its tokenizer by the path
+        self.out = out.absolute() / scale.name
         self.judge = Judge(scale.counts, build.device(Config(device=device)), console)
         self.prepared: dict[str, run.Prepared] = {}
         self.commit = _commit()  # now: what is imported later is no newer, unless somebody edits it meanwhile
@@ -97,6 +97,8 @@ class Queue:
                     return False
                 with job.arm.within():
                     self._train(job)
+                    if job.arm.name in {arm.start for arm in ARMS}:
+                        self._keep(job)
                     measured = self._measured(job)
             except (Diverged, Collapsed) as stopped:  # a result like any other, and the rest goes on
                 self.console.print(f"{job.name}: {stopped}", style="yellow", highlight=False, markup=False)
@@ -105,21 +107,34 @@ class Queue:
             return True
 
     def trained(self, job: Job) -> bool:
-        """Whether its run is complete; it is trained if nobody is at it, for a result may be there without its run.
-        Raises `ConfigError` for a tokenizer that is not the one of that result."""
+        """Whether its tokenizer is there to begin with. It is trained if nobody is at it, for a result may be there
+        without. Raises `ConfigError` for a tokenizer that is not the one of that result."""
+        if results.start(self.into, self.scale, job.arm.name, job.seed).exists():
+            return True
         if self._complete(job):
             self._require_same(job)
+            self._keep(job)
             return True
         with _alone(self.out / job.name) as mine:
             if not mine or (job.arm.start and not self.trained(Job(arms()[job.arm.start], job.seed))):
                 return False
             if results.place(self.into, self.scale, job.arm.name, job.seed).exists():
-                told = f"{job.name} has a result, but no run in {self.out}: trained again for what begins with it."
+                told = f"{job.name} has a result, but neither a run nor a start: trained again for what begins with it."
                 self.console.print(told, style="yellow", highlight=False, markup=False)
             with job.arm.within():
                 self._train(job)
             self._require_same(job)
+            self._keep(job)
             return True
+
+    def _keep(self, job: Job) -> None:
+        """Its tokenizer, beside the results: runs are large and go, and no other machine makes the same one again."""
+        path = results.start(self.into, self.scale, job.arm.name, job.seed)
+        if not path.exists():
+            found = sources.read(str(self.out / job.name), ("tokenizer_ema", "critic"))
+            tokenizer = dataclasses.replace(found.config.tokenizer, init=None)  # a path of this machine
+            config = dataclasses.replace(found.config, tokenizer=tokenizer)
+            state.write(path, found.tensors, found.step, config, found.classes)
 
     def _require_same(self, job: Job) -> None:
         """Arms of a seed begin with one tokenizer, or their differences are not what they are named for. Another kind
@@ -154,7 +169,7 @@ class Queue:
         config = dataclasses.replace(configured(self.scale, job.arm, job.seed), device=self.device)
         if job.arm.start is None:
             return config
-        init = str(self.out / f"{job.arm.start}-{job.seed}")
+        init = str(results.start(self.into, self.scale, job.arm.start, job.seed).absolute())
         return dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=init))
 
     def _train(self, job: Job) -> None:

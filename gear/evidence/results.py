@@ -58,12 +58,18 @@ def protocol(scale: Scale, arm: Arm) -> str:
 def portable(config: Config) -> dict[str, Any]:
     """Without folders, which are this machine's."""
     found = plain(config)
-    found["tokenizer"]["init"] = None if config.tokenizer.init is None else Path(config.tokenizer.init).name
+    init = config.tokenizer.init
+    found["tokenizer"]["init"] = None if init is None else Path(init).name.removesuffix(".safetensors")
     return found
 
 
 def place(folder: Path, scale: Scale, arm: str, seed: int) -> Path:
     return folder / scale.name / f"{arm}-{seed}.json"
+
+
+def start(folder: Path, scale: Scale, arm: str, seed: int) -> Path:
+    """Of the tokenizer that other arms begin with: a checkpoint of it and its critic alone."""
+    return folder / scale.name / "starts" / f"{arm}-{seed}.safetensors"
 
 
 def write(path: Path, result: Result) -> None:

@@ -18,6 +18,7 @@ from gear.evidence.arms import ARMS, arms
 from gear.evidence.queue import Job, Queue, jobs
 from gear.evidence.scales import CPU, GPU, SCALES, Scale
 from gear.store.foreign import UnreadableFile
+from gear.train import state
 from gear.train.lock import locked
 
 pytestmark = pytest.mark.usefixtures("stand_ins")
@@ -110,29 +111,48 @@ def test_a_start_whose_run_is_gone_is_trained_again_and_that_is_said(
     worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path
 ):
     into = tmp_path / "results"
-    shutil.copytree(worked[1], into)
+    shutil.copytree(worked[1], into, ignore=shutil.ignore_patterns("starts"))
     path = results.place(into, small_scale, "repa-on-gear", 0)
     before = results.read(path)
     path.unlink()
     said = Console(record=True, width=400)
     Queue(small_scale, tmp_path / "other", into, "cpu", said).work(jobs(small_scale, ("repa-on-gear",)))
     text = said.export_text()
-    assert "gear-0 has a result, but no run in" in text
-    assert "warmup-vq-0 has a result, but no run in" in text
+    assert "gear-0 has a result, but neither a run nor a start" in text
+    assert "warmup-vq-0 has a result, but neither a run nor a start" in text
     assert results.read(path).measured == before.measured  # as it is on the same kind of processor
+
+
+def test_a_start_that_is_kept_needs_no_run(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
+    """It is whole but for what no arm begins with, and says nothing of the machine."""
+    into = tmp_path / "results"
+    shutil.copytree(worked[1], into)
+    path = results.place(into, small_scale, "repa-on-gear", 0)
+    before = results.read(path)
+    path.unlink()
+    Queue(small_scale, tmp_path / "other", into, "cpu", Console()).work(jobs(small_scale, ("repa-on-gear",)))
+    assert sorted(p.name for p in (tmp_path / "other").glob("*/*") if p.suffix != ".queue") == ["repa-on-gear-0"]
+    after = results.read(path)
+    assert (after.measured, after.log, after.config) == (before.measured, before.log, before.config)
+    kept = state.load(results.start(into, small_scale, "gear", 0))
+    whole = state.load(worked[0].out / "gear-0", ("tokenizer_ema", "critic"))
+    assert kept.config.tokenizer.init is None
+    assert kept.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(t, whole.tensors[name]) for name, t in kept.tensors.items())
 
 
 def test_another_tokenizer_is_not_begun_with(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
     """As one is that was trained again on a machine that rounds otherwise; here the result tells of another."""
     into = tmp_path / "results"
-    shutil.copytree(worked[1], into)
+    shutil.copytree(worked[1], into, ignore=shutil.ignore_patterns("starts"))
     results.place(into, small_scale, "repa-on-gear", 0).unlink()
     path = results.place(into, small_scale, "gear", 0)
     found = results.read(path)
     found.log[0]["reconstruction"] *= 1.001
     results.write(path, found)
     with pytest.raises(ConfigError, match=r"gear-0 was trained again, and is not the run that .*gear-0\.json tells of"):
-        Queue(small_scale, worked[0].out.parent, into, "cpu", Console()).work(jobs(small_scale, ("repa-on-gear",)))
+        Queue(small_scale, tmp_path / "other", into, "cpu", Console()).work(jobs(small_scale, ("repa-on-gear",)))
+    assert not results.start(into, small_scale, "gear", 0).exists()
     assert not results.place(into, small_scale, "repa-on-gear", 0).exists()
 
 
@@ -174,7 +194,7 @@ def test_the_protocol_is_all_that_decides(small_scale: Scale):
 def test_the_same_seed_gives_the_same_result(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
     again = Queue(small_scale, tmp_path / "runs", tmp_path / "results", "cpu", Console(quiet=True))
     again.work(jobs(small_scale, ("gear",)))  # and what it begins with, which is not measured
-    assert [path.name for path in tmp_path.glob("results/*/*")] == ["gear-0.json"]
+    assert [path.name for path in tmp_path.glob("results/*/*.json")] == ["gear-0.json"]
     one, other = (
         results.read(results.place(into, small_scale, "gear", 0)) for into in (worked[1], tmp_path / "results")
     )
