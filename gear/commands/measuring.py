@@ -11,11 +11,11 @@ from gear import build, ranks
 from gear.commands import drawing
 from gear.config import Config
 from gear.data.crop import Interpolation
-from gear.evaluate import extract, images, inception, results
+from gear.evaluate import extract, images, inception, note, results
 from gear.evaluate import reference as references
 from gear.evaluate.adm import SPLIT, K, adm
 from gear.evaluate.images import ImageSource
-from gear.evaluate.results import Model, Results
+from gear.evaluate.results import Results
 from gear.train import distributed
 
 
@@ -64,7 +64,7 @@ class Judge:
         if ranks.rank() == 0:
             found = adm(kept, self.against, seed=a.seed, resamples=a.intervals)
             about = samples.about()
-            drawn_by = about.pop("model", None)  # of images that `gear sample` saved
+            drawn_by = note.model(about)  # of images that `gear sample` saved
             told = Results(
                 protocol="adm",
                 metrics=found.metrics,
@@ -83,7 +83,7 @@ class Judge:
                 weights={detector.file.name: detector.about()["sha256"]},
                 warnings=found.warnings,
                 seconds=time.perf_counter() - started,
-                model=samples.model() if isinstance(samples, drawing.Drawn) else drawn_by and Model(**drawn_by),
+                model=samples.model() if isinstance(samples, drawing.Drawn) else drawn_by,
             )
             results.report(folder, told)
         distributed.together()

@@ -151,7 +151,8 @@ class Painted(Decoded):
         super().__init__(folder.absolute(), pictures.in_folder(folder.absolute()), None, "bicubic")
 
     def about(self) -> dict[str, Any]:
-        found = {name: value for name, value in super().about().items() if name not in self.artist.whose()}
+        whose = self.artist.whose()
+        found = {name: value for name, value in super().about().items() if name not in whose}
         return found | self.artist.source() | {"images": str(self.path)}
 
     def model(self) -> Model:

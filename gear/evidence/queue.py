@@ -140,7 +140,7 @@ class Queue:
         """Arms of a seed begin with one tokenizer, or their differences are not what they are named for. Another kind
         of processor rounds otherwise, and after a thousand steps that is another tokenizer; a GPU is never the same."""
         path = results.place(self.into, self.scale, job.arm.name, job.seed)
-        if path.exists() and results.read(path).log != _logged(self.out / job.name):
+        if path.exists() and results.read(path).log != _logged(lines.read(self.out / job.name / lines.NAME)):
             raise ConfigError(
                 f"{self.out / job.name} was trained again, and is not the run that {path} tells of: this machine "
                 "rounds otherwise. What begins with it would not compare with what is there: go on on a machine of "
@@ -158,7 +158,7 @@ class Queue:
             config=results.portable(read(config) if config.exists() else self._config(job)),
             measured=measured,
             curve=[_short(line) for line in lines.read(folder / CURVE)],
-            log=_logged(folder),
+            log=_logged(log),
             seconds={"train": log[-1]["seconds"] if log else 0.0, "measure": measured.pop("seconds")},
             about=self._about(folder),
             protocol=results.protocol(self.scale, job.arm),
@@ -262,8 +262,8 @@ def _commit() -> str:
         return "unknown"
 
 
-def _logged(folder: Path) -> list[dict[str, Any]]:
-    log = lines.read(folder / lines.NAME)
+def _logged(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a result keeps of the lines of a log."""
     return [_short({name: line[name] for name in LOGGED if line.get(name) is not None}) for line in log]
 
 
