@@ -20,7 +20,7 @@ class Arm:
     what: the table's words for it, after its name.
     make: its configuration at a scale, without tokenizer and seed.
     start: the arm whose tokenizer, of the same seed, it begins with; None: from scratch.
-    claims: of RESULTS.md, by their numbers there; 0: none, what others begin with; 9: questions of our own.
+    claims: of RESULTS.md, by their numbers there; 0: none, what others begin with; 9, 10: questions of our own.
     within: what is in force while it trains.
     """
 
@@ -104,8 +104,8 @@ ARMS = (
     Arm("repa", "LlamaGen-REPA", frozen(), "warmup-vq", (1, 3, 5, 8)),
     Arm("gear", "GEAR", joint(), "warmup-vq", (1, 2, 3, 4, 5, 6, 8, 9)),
     Arm("control", "both together, no guidance", joint(Gear(lam_soft=0.0)), "warmup-vq", (1, 3, 5, 6)),
-    Arm("repa-on-gear", "LlamaGen-REPA on GEAR's tokenizer", frozen(), "gear", (1, 8)),
-    Arm("repa-on-control", "LlamaGen-REPA on the control's tokenizer", frozen(), "control", (1, 8)),
+    Arm("repa-on-gear", "LlamaGen-REPA on GEAR's tokenizer", frozen(), "gear", (1, 8, 10)),
+    Arm("repa-on-control", "LlamaGen-REPA on the control's tokenizer", frozen(), "control", (1, 8, 10)),
     Arm("ste", "guidance straight through", joint(Gear(readout="straight_through")), "warmup-vq", (2, 6)),
     Arm("naive", "every generator loss straight through", joint(Naive()), "warmup-vq", (2, 6)),
     *_of_quantizer("lfq"),
@@ -125,18 +125,29 @@ ARMS = (
 )
 
 
+def asked(scale: Scale, arm: Arm, seed: int) -> set[int]:
+    """Those of its claims that this seed is for."""
+    return {claim for claim in arm.claims if scale.asks(seed, claim)}
+
+
+def announced(scale: Scale, arm: Arm, seed: int) -> bool:
+    """Whether it is run with this seed: a claim asks for it, or for what begins with it."""
+    after = (other for other in ARMS if other.start == arm.name)
+    return bool(asked(scale, arm, seed)) or any(announced(scale, other, seed) for other in after)
+
+
 def configured(scale: Scale, arm: Arm, seed: int) -> Config:
     """With the seed, and with points of its curve where claim 1 asks for them, else one at the end. A warm-up has a
     seed of its own, so that what follows it does not see the same batches again."""
     config = arm.make(scale)
-    every = scale.curve if 1 in arm.claims else 0 if config.generator.text else config.steps
+    every = scale.curve if 1 in asked(scale, arm, seed) else 0 if config.generator.text else config.steps
     watch = replace(config.watch, evaluate_every=every)
     return replace(config, watch=watch, seed=seed + WARMUPS if isinstance(config.stage, Warmup) else seed)
 
 
-def generated(scale: Scale, arm: Arm) -> int:
+def generated(scale: Scale, arm: Arm, seed: int) -> int:
     """Images for its distances in Inception."""
-    return scale.counts.generated if INCEPTION & {*arm.claims} else scale.counts.rest
+    return scale.counts.generated if INCEPTION & asked(scale, arm, seed) else scale.counts.rest
 
 
 def arms() -> dict[str, Arm]:

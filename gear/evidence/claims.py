@@ -183,8 +183,10 @@ CLAIMS: Mapping[int, tuple[Part, ...]] = {
             (("gear-bfloat16", "gear"),),
             where_there=(GFID, RFID),
         ),
+    ),
+    10: (
         Part(
-            "The last token, which no guidance reaches",
+            "",
             ("repa-on-gear", "repa-on-control"),
             (NTP_LAST, NTP_LAST_ROW, LAST_TOKEN),
             (("repa-on-gear", "repa-on-control"),),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gear.evidence.arms import ARMS, Arm
+from gear.evidence.arms import ARMS, Arm, announced
 from gear.evidence.pace import stored
 from gear.evidence.quantities import Results, stopped
 from gear.evidence.scales import Scale
@@ -11,24 +11,26 @@ from gear.evidence.statistics import CONFIDENCE
 from gear.evidence.tables import NONE, bullets, called, differences, table
 
 
-def announced(scale: Scale, results: Results) -> str:
-    """All arms, and how many of the announced seeds of each are reported."""
-    rows = [_announced(arm, scale, results) for arm in ARMS]
-    there = sum((arm.name, seed) in results for arm in ARMS for seed in scale.seeds)
-    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds reported"]
-    total = f"{len(ARMS)} arms, {len(scale.seeds)} seeds: {there} of {len(ARMS) * len(scale.seeds)} results are there."
+def arms(scale: Scale, results: Results) -> str:
+    """All arms, with which seeds each was announced, and with which it is reported."""
+    rows = [_arm(arm, scale, results) for arm in ARMS]
+    wanted = [(arm.name, seed) for arm in ARMS for seed in scale.seeds if announced(scale, arm, seed)]
+    there = sum(each in results for each in wanted)
+    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds announced", "reported", "in no table"]
+    total = f"{len(ARMS)} arms: {there} of {len(wanted)} results are there."
     short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
     told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
     return f"{table(head, rows, words=4)}\n\n{total}{told}"
 
 
-def _announced(arm: Arm, scale: Scale, results: Results) -> list[str]:
-    done = [seed for seed in scale.seeds if (arm.name, seed) in results]
-    more = sorted(seed for name, seed in results if name == arm.name and seed not in scale.seeds)
-    seeds = f"{len(done)} of {len(scale.seeds)}" + (f", and {', '.join(map(str, more))}" if more else "")
+def _arm(arm: Arm, scale: Scale, results: Results) -> list[str]:
+    wanted = [seed for seed in scale.seeds if announced(scale, arm, seed)]
+    there = sorted(seed for name, seed in results if name == arm.name)
+    done, more = [seed for seed in there if seed in wanted], [seed for seed in there if seed not in wanted]
+    seeds = [", ".join(map(str, each)) or NONE for each in (wanted, done, more)]
     claims = ", ".join(str(number) for number in arm.claims if number) or NONE
     start = NONE if arm.start is None else f"`{arm.start}`"
-    return [f"`{arm.name}`", arm.what, start, claims, f"{arm.make(scale).steps:,}", seeds]
+    return [f"`{arm.name}`", arm.what, start, claims, f"{arm.make(scale).steps:,}", *seeds]
 
 
 def pace(found: Mapping[str, Any] | None, scale: Scale) -> str:
@@ -60,7 +62,9 @@ def cost(scale: Scale, results: Results) -> str:
 
     dates = sorted({result.about["date"] for result in results.values()})
     spans = [
-        (found.low, found.high) for found in differences(results) if found.low is not None and found.high is not None
+        (found.low, found.high)
+        for found in differences(scale, results)
+        if found.low is not None and found.high is not None
     ]
     clear = sum(low > 0 or high < 0 for low, high in spans)
     return bullets(

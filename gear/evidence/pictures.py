@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gear.evidence.claims import SIX
 from gear.evidence.convergence import Curve, Pace, curve, seconds_a_step
-from gear.evidence.quantities import CHEAP_GFID, CHEAP_RFID, Quantity, Results, at, tap, usage
+from gear.evidence.quantities import CHEAP_GFID, CHEAP_RFID, Quantity, Results, at, of_seeds, tap, usage
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
 from gear.figures.paper.style import MARKERS, QUIET, RULE, TEXT, Drawing, legend, line, marked, panels, steps, title
@@ -27,7 +27,8 @@ BAND = 0.18  # opacity, so that three of them do not hide a line
 
 def drawings(scale: Scale, results: Results, pace: Pace) -> dict[int, Drawing]:
     """By claim, of those for which something has run; to be called within `gear.figures.paper.style.look`."""
-    made = {1: convergence(results, pace), 4: knobs(results), 6: used(scale, results)}
+    one, four, six = (of_seeds(results, scale.seeds_of(claim)) for claim in (1, 4, 6))
+    made = {1: convergence(one, pace), 4: knobs(four), 6: used(scale, six)}
     return {claim: drawing for claim, drawing in made.items() if drawing is not None}
 
 

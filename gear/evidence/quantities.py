@@ -1,6 +1,6 @@
 """The numbers that tables and figures show: what each is called, and where in a result it stands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,10 @@ def _made(results: Results, result: Result) -> Result | None:
 def stopped(result: Result) -> bool:
     """Whether it diverged or collapsed: its curve and its log are there up to then, and have no end."""
     return "failed" in result.measured
+
+
+def of_seeds(results: Results, seeds: Collection[int]) -> Results:
+    return {(arm, seed): result for (arm, seed), result in results.items() if seed in seeds}
 
 
 def measured(*path: str | int) -> Read:

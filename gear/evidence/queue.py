@@ -23,7 +23,7 @@ from gear.config_json import plain, read
 from gear.demo import hardware
 from gear.evaluate import inception
 from gear.evidence import results
-from gear.evidence.arms import ARMS, Arm, arms, configured, generated
+from gear.evidence.arms import ARMS, Arm, announced, arms, asked, configured, generated
 from gear.evidence.measuring import Judge, measure
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
@@ -70,7 +70,7 @@ class Queue:
         left = [job for job in jobs if not self.done(job)]
         for arm in dict.fromkeys(job.arm for job in left):
             build.require(configured(self.scale, arm, 0))
-        if any(generated(self.scale, job.arm) for job in left):
+        if any(generated(self.scale, job.arm, job.seed) for job in left):
             inception.opened()
         while left:
             begun = [job for job in left if self.take(job)]
@@ -161,7 +161,7 @@ class Queue:
             log=_logged(log),
             seconds={"train": log[-1]["seconds"] if log else 0.0, "measure": measured.pop("seconds")},
             about=self._about(folder),
-            protocol=results.protocol(self.scale, job.arm),
+            protocol=results.protocol(self.scale, job.arm, job.seed),
         )
         results.write(results.place(self.into, self.scale, job.arm.name, job.seed), result)
 
@@ -205,11 +205,11 @@ class Queue:
 
     def _measured(self, job: Job) -> dict[str, Any]:
         """Kept in the run's folder with the protocol, for a queue that is broken off before the result is written."""
-        kept, protocol = self.out / job.name / "measured.json", results.protocol(self.scale, job.arm)
+        kept, protocol = self.out / job.name / "measured.json", results.protocol(self.scale, job.arm, job.seed)
         if kept.exists() and (found := json.loads(kept.read_text()))["protocol"] == protocol:
             return found["measured"]
         self.console.print(f"measuring {job.name}", style="dim")
-        start, n = time.monotonic(), generated(self.scale, job.arm)
+        start, n = time.monotonic(), generated(self.scale, job.arm, job.seed)
         build.set_tf32(False, self.judge.on)  # as `gear evaluate` measures, whether this process trained it or not
         measured = measure(run.load(self.out / job.name, self.device), self.judge, self.out / job.name / FEATURES, n)
         measured["seconds"] = round(time.monotonic() - start, 1)
@@ -230,21 +230,23 @@ class Queue:
 
 
 def jobs(scale: Scale, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
-    """Of the arms called so, all if none is named; claim by claim, the first two together, and of a claim seed by seed,
-    so that what is there first is whole. Raises ValueError for a name that no arm has."""
+    """Of the arms called so, all if none is named, with those of the scale's seeds that are for them, or with just the
+    given ones; claim by claim, the first two together, and of a claim seed by seed, so that what is there first is
+    whole. Raises ValueError for a name that no arm has."""
     known = arms()
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"there is no arm {unknown[0]}; there are {', '.join(known)}.")
-    wanted = [Job(arm, seed) for seed in seeds or scale.seeds for arm in ARMS if not only or arm.name in only]
-    return sorted(wanted, key=lambda job: (max(2, min(job.arm.claims)), job.seed))
+    named = [arm for arm in ARMS if not only or arm.name in only]
+    wanted = [Job(arm, seed) for seed in seeds or scale.seeds for arm in named if seeds or announced(scale, arm, seed)]
+    return sorted(wanted, key=lambda job: (max(2, min(asked(scale, job.arm, job.seed), default=0)), job.seed))
 
 
 def show(wanted: Sequence[Job], scale: Scale, into: Path, console: Console) -> None:
     """A row for each arm: what it is, what it starts from, which of its seeds have a result."""
     table = Table("arm", "what it is", "begins with", "claims", "seeds done", box=None, pad_edge=False)
     there = results.every(into, scale)
-    seeds = sorted({job.seed for job in wanted})
     for arm in dict.fromkeys(job.arm for job in wanted):
+        seeds = sorted(job.seed for job in wanted if job.arm == arm)
         done = [str(seed) for seed in seeds if (arm.name, seed) in there]
         claims = ", ".join(map(str, arm.claims))
         table.add_row(arm.name, arm.what, arm.start or "", claims, f"{' '.join(done) or '-'} of {len(seeds)}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,20 @@ class Result:
     protocol: str
 
 
-def protocol(scale: Scale, arm: Arm) -> str:
+def protocol(scale: Scale, arm: Arm, seed: int) -> str:
     """A digest of all that decides what comes of an arm but the seed and the code: its configuration and those of the
-    arms that it begins with, one after the other, and how it is measured."""
+    arms that it begins with, one after the other, and how it is measured. It differs between seeds only where they are
+    for different claims."""
     known, chain = arms(), [arm]
     while (start := chain[-1].start) is not None:
         chain.append(known[start])
-    what = [[plain(configured(scale, each, 0)), each.within.__name__] for each in chain]
-    counts = [asdict(scale.counts), generated(scale, arm), NEIGHBOURS, PATCHES, TAU]
+    what = [[plain(_seedless(scale, each, seed)), each.within.__name__] for each in chain]
+    counts = [asdict(scale.counts), generated(scale, arm, seed), NEIGHBOURS, PATCHES, TAU]
     return hashlib.sha256(json.dumps([what, counts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _seedless(scale: Scale, arm: Arm, seed: int) -> Config:
+    return replace(configured(scale, arm, seed), seed=configured(scale, arm, 0).seed)
 
 
 def portable(config: Config) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def read(path: Path) -> Result:
 
 def require(path: Path, result: Result, scale: Scale, arm: Arm | None) -> None:
     """Raises `ConfigError` for a result of another protocol, or of an arm that there is not."""
-    if arm is None or result.protocol != protocol(scale, arm):
+    if arm is None or result.protocol != protocol(scale, arm, result.seed):
         raise ConfigError(
             f"{path} was made by another protocol than this version's: move it away, or use the version that made it. "
             "Results of two protocols are not mixed."

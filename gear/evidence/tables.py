@@ -4,7 +4,7 @@ They say what was found and judge nothing."""
 from collections.abc import Iterable, Mapping, Sequence
 
 from gear.evidence.claims import CLAIMS, Pair, Part
-from gear.evidence.quantities import Quantity, Results, Source, Value, stopped
+from gear.evidence.quantities import Quantity, Results, Source, Value, of_seeds, stopped
 from gear.evidence.scales import Scale
 from gear.evidence.statistics import CONFIDENCE, Estimate, estimate, paired
 
@@ -46,7 +46,8 @@ def interval(found: Estimate, digits: int) -> str:
 
 
 def claim(number: int, scale: Scale, results: Results) -> str:
-    return "\n\n".join(_part(part, scale, results) for part in CLAIMS[number])
+    found = of_seeds(results, scale.seeds_of(number))
+    return "\n\n".join(_part(part, scale, found) for part in CLAIMS[number])
 
 
 def _part(part: Part, scale: Scale, results: Results) -> str:
@@ -92,12 +93,15 @@ def _both(quantity: Quantity, pair: Pair, results: Results) -> tuple[dict[int, f
     return {seed: a[seed].number for seed in alike}, {seed: b[seed].number for seed in alike}
 
 
-def differences(results: Results) -> list[Estimate]:
+def differences(scale: Scale, results: Results) -> list[Estimate]:
     """All that the tables of the claims show, each once: arms on one tokenizer have its numbers in common, so that
     several pairs may have the same difference, or none but 0."""
-    parts = [part for claim in CLAIMS.values() for part in claim]
-    asked = dict.fromkeys((q, pair) for part in parts for pair in part.pairs for q in _asked(part, results))
-    both = [(q, found) for q, pair in asked if (found := _both(q, pair, results))]
+    parts = [(part, scale.seeds_of(number)) for number, claim in CLAIMS.items() for part in claim]
+    found_in = {seeds: of_seeds(results, seeds) for _, seeds in parts}
+    asked = dict.fromkeys(
+        (q, pair, seeds) for part, seeds in parts for pair in part.pairs for q in _asked(part, found_in[seeds])
+    )
+    both = [(q, found) for q, pair, seeds in asked if (found := _both(q, pair, found_in[seeds]))]
     unlike = {(q, *sorted(a.items()), *sorted(b.items())): (a, b) for q, (a, b) in both if a != b}
     return [found for a, b in unlike.values() if (found := paired(a, b))]
 

@@ -17,6 +17,7 @@ from gear.evidence.quantities import (
     USED_LEAST_STEP,
     Quantity,
     Results,
+    of_seeds,
 )
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
@@ -39,6 +40,15 @@ class Decision:
     values: Callable[[Results], dict[int, float]]
     sign: int
     digits: int
+
+    @property
+    def number(self) -> int:
+        """Of the claim, 4 of 4a."""
+        return int(self.claim.split()[0].rstrip("abcde"))
+
+    @property
+    def expected(self) -> str:
+        return "below 0" if self.sign < 0 else "above 0"
 
     def verdict(self, values: Mapping[int, float]) -> str:
         found = estimate(list(values.values()))
@@ -140,7 +150,7 @@ DECISIONS = (
     less("8 a larger generator guides better", CHEAP_GFID, "repa-on-gear-large", "repa-on-gear-small", -1),
     less("9a words that are not rotated away are followed", TEXTS[_RANK], "text-zero-rotary", "text-on-gear", 1),
     less("9b bfloat16 costs something", CHEAP_GFID, "gear-bfloat16", "gear", 1),
-    less("9c the last token misses guidance", LAST_TOKEN, "repa-on-gear", "repa-on-control", 1),
+    less("10 the last token misses guidance", LAST_TOKEN, "repa-on-gear", "repa-on-control", 1),
 )
 
 
@@ -167,21 +177,40 @@ def verdicts(scale: Scale, results: Results) -> str:
         "**The same rules on arms without guidance.** One that holds there too says nothing of guidance; what it comes "
         "to, less what it comes to without, does."
     )
-    return f"{told}\n\n{said}\n\n{without}"
+    parts = [told, said, without]
+    if elsewhere := [row for each in DECISIONS if (row := _elsewhere(each, scale, results))]:
+        parts.append("**On the other seeds**, as far as they have been run for something else. It decides nothing.")
+        head = ["claim", "decided by", "expected", "mean, 95% interval", "seeds", "as expected"]
+        parts.append(table(head, elsewhere, words=3))
+    return "\n\n".join(parts)
 
 
 def _row(decision: Decision, scale: Scale, results: Results) -> list[str]:
     """A seed that has run may have no number: an arm was stopped, or all its samples were the same."""
-    values, expected = decision.values(results), "below 0" if decision.sign < 0 else "above 0"
-    run = [seed for seed in scale.seeds if all((arm, seed) in results for arm in decision.arms)]
-    seeds = f"{len(run)} of {len(scale.seeds)}"
+    wanted = scale.seeds_of(decision.number)
+    values = decision.values(of_seeds(results, wanted))
+    run = [seed for seed in wanted if all((arm, seed) in results for arm in decision.arms)]
+    seeds = f"{len(run)} of {len(wanted)}"
     if not run:
-        return [decision.claim, decision.by, expected, NOT_RUN, seeds, ""]
-    told = NONE
-    if values:
-        found: Estimate = estimate(list(values.values()))
-        told = f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"
+        return [decision.claim, decision.by, decision.expected, NOT_RUN, seeds, ""]
+    told = _mean(decision, values) if values else NONE
     if len(values) < len(run):
         seeds += f", {len(run) - len(values)} without a number"
     whole = "no verdict" if len(values) < len(run) else decision.verdict(values)
-    return [decision.claim, decision.by, expected, told, seeds, whole if len(run) == len(scale.seeds) else "unfinished"]
+    whole = whole if len(run) == len(wanted) else "unfinished"
+    return [decision.claim, decision.by, decision.expected, told, seeds, whole]
+
+
+def _elsewhere(decision: Decision, scale: Scale, results: Results) -> list[str]:
+    """On seeds that are for other claims; nothing where none has all of it."""
+    values = decision.values(of_seeds(results, {*scale.seeds} - {*scale.seeds_of(decision.number)}))
+    if not values:
+        return []
+    same = sum(decision.sign * value > 0 for value in values.values())
+    seeds, told = ", ".join(map(str, values)), _mean(decision, values)
+    return [decision.claim, decision.by, decision.expected, told, seeds, f"{same} of {len(values)}"]
+
+
+def _mean(decision: Decision, values: Mapping[int, float]) -> str:
+    found: Estimate = estimate(list(values.values()))
+    return f"{fixed(found.mean, decision.digits)}{interval(found, decision.digits)}"

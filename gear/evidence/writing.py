@@ -13,6 +13,7 @@ from gear.evidence import convergence, overview, pictures, results, tables, verd
 from gear.evidence.arms import arms
 from gear.evidence.claims import CLAIMS
 from gear.evidence.pace import NAME as PACE
+from gear.evidence.quantities import of_seeds
 from gear.evidence.scales import SCALES, Scale
 from gear.figures.paper.style import look
 from gear.store.whole import replacing
@@ -39,18 +40,18 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     everything = results.every(results_folder, scale)
     for (name, seed), result in everything.items():
         results.require(results.place(results_folder, scale, name, seed), result, scale, arms().get(name))
-    found = {(name, seed): result for (name, seed), result in everything.items() if seed in scale.seeds}
+    found = of_seeds(everything, scale.seeds)
     pace = _pace(results_folder / scale.name / PACE)
     seconds = {name: taken["median"] for name, taken in pace["seconds"].items()} if pace else {}
     with look():
         drawn = pictures.drawings(scale, found, seconds)
         folder, of = results_folder / scale.name, _title(scale).removeprefix(scale.name)
         files = {folder / f"{each.name}{of}.svg": pictures.svg(each.figure) for each in drawn.values()}
-    blocks = {"arms": overview.announced(scale, everything), "cost": overview.cost(scale, found)}
+    blocks = {"arms": overview.arms(scale, everything), "cost": overview.cost(scale, found)}
     blocks |= {"verdicts": verdicts.verdicts(scale, found)}
     blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
-    blocks["1"] += f"\n\n{convergence.tables(scale, found, seconds)}"
-    blocks["7"] += f"\n\n{convergence.training(scale, found)}"
+    blocks["1"] += f"\n\n{convergence.tables(scale, of_seeds(found, scale.seeds_of(1)), seconds)}"
+    blocks["7"] += f"\n\n{convergence.training(scale, of_seeds(found, scale.seeds_of(7)))}"
     for (claim, drawing), file in zip(drawn.items(), files, strict=True):
         link = Path(os.path.relpath(file, report.parent)).as_posix()
         blocks[str(claim)] += f"\n\n![{drawing.caption.partition('.')[0]}]({link})\n\n{drawing.caption}"

@@ -18,7 +18,8 @@ from gear.config import VQ, Frozen
 from gear.data import cifar10
 from gear.evaluate import inception, reference
 from gear.evidence import results
-from gear.evidence.arms import ARMS, arms
+from gear.evidence.arms import arms
+from gear.evidence.queue import jobs
 from gear.evidence.results import Result
 from gear.evidence.scales import CPU, Counts, Scale
 from gear.probe.measure import Levels, Probed, Similarity, Smoothness, Spread, blocks
@@ -32,21 +33,21 @@ def made(
     arm: str, seed: int, scale: Scale = CPU, *, curve: Points = (), used: Points = (), **measured: Mapping[str, Any]
 ) -> Result:
     """curve: of the cheap gFID; used: of the effective size."""
-    announced = arms()[arm]
+    named = arms()[arm]
     counts = {"n": scale.counts.curve, "n_reconstructed": 1000, "network": "efficientnet_lite1"}
     return Result(
         scale=scale.name,
         arm=arm,
         seed=seed,
-        start=announced.start,
-        config=results.portable(dataclasses.replace(announced.make(scale), seed=seed)),
+        start=named.start,
+        config=results.portable(dataclasses.replace(named.make(scale), seed=seed)),
         measured=dict(measured),
         curve=[{"step": step, "gfid": y, "rfid": y / 2, "psnr": 20.0} | counts for step, y in curve],
         log=[{"step": step, "effective_size": y, "align_hard": -0.5} for step, y in used],
         seconds={"train": 1800.0, "measure": 900.0},
         about={"hardware": "a machine", "versions": "gear 0.1.0", "date": f"2026-01-0{1 + seed}"}
         | {"commit": "abc", "measured": "def"},
-        protocol=results.protocol(scale, announced),
+        protocol=results.protocol(scale, named, seed),
     )
 
 
@@ -94,8 +95,8 @@ def result() -> Made:
 
 @pytest.fixture(scope="session")
 def everything() -> dict[tuple[str, int], Result]:
-    """Of all arms and seeds."""
-    return {(arm.name, seed): complete(arm.name, seed) for arm in ARMS for seed in CPU.seeds}
+    """Of all that is announced."""
+    return {(job.arm.name, job.seed): complete(job.arm.name, job.seed) for job in jobs(CPU)}
 
 
 @pytest.fixture(scope="session")
@@ -163,4 +164,4 @@ def small_scale() -> Scale:
         log_every=2,
     )
     counts = Counts(generated=16, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
-    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), counts=counts)
+    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), announced={}, counts=counts)

@@ -14,7 +14,7 @@ from rich.console import Console
 from gear import build, run
 from gear.config import ConfigError, Frozen, Gear
 from gear.evidence import queue, results
-from gear.evidence.arms import ARMS, arms
+from gear.evidence.arms import ARMS, arms, configured, generated
 from gear.evidence.queue import Job, Queue, jobs
 from gear.evidence.scales import CPU, GPU, SCALES, Scale
 from gear.store.foreign import UnreadableFile
@@ -176,8 +176,8 @@ def test_the_folder_of_another_configuration_is_refused(worked: tuple[Queue, Pat
 
 
 def test_the_protocol_is_all_that_decides(small_scale: Scale):
-    def digest(scale: Scale, name: str = "gear") -> str:
-        return results.protocol(scale, arms()[name])
+    def digest(scale: Scale, name: str = "gear", seed: int = 0) -> str:
+        return results.protocol(scale, arms()[name], seed)
 
     base = small_scale.base
     others = [
@@ -188,7 +188,10 @@ def test_the_protocol_is_all_that_decides(small_scale: Scale):
     ]
     digests = [digest(scale) for scale in (small_scale, *others)] + [digest(small_scale, "gear-bfloat16")]
     assert len({*digests, digest(small_scale, "control")}) == len(digests) + 1
-    assert digest(small_scale) == digest(replace(small_scale, seeds=(7,)))
+    assert digest(small_scale) == digest(replace(small_scale, seeds=(7,))) == digest(small_scale, seed=1)
+    for_others = replace(small_scale, announced={1: (4,)})
+    assert digest(for_others) == digest(small_scale) != digest(for_others, seed=1)
+    assert digest(for_others, "gear-tap-1") == digest(for_others, "gear-tap-1", 1)
 
 
 def test_the_same_seed_gives_the_same_result(worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path):
@@ -266,7 +269,7 @@ def test_every_arm_is_a_possible_run_and_every_claim_has_arms(scale: Scale):
     for arm in ARMS:
         config = replace(arm.make(scale), device="cpu")
         check(replace(config, tokenizer=replace(config.tokenizer, init=arm.start)))
-    assert {claim for arm in ARMS for claim in arm.claims} == set(range(10))
+    assert {claim for arm in ARMS for claim in arm.claims} == set(range(11))
 
 
 @pytest.mark.parametrize("scale", [CPU, GPU], ids=("cpu", "gpu"))
@@ -286,6 +289,23 @@ def test_arms_that_are_compared_differ_in_what_they_are_named_for(scale: Scale):
 
 
 def test_claims_are_finished_one_after_the_other_and_the_first_two_together():
-    order = [(max(2, min(job.arm.claims)), job.seed) for job in jobs(CPU)]
+    order = [(max(2, min(job.arm.claims)), job.seed) for job in jobs(GPU)]
     assert order == sorted(order)
-    assert len(order) == len(ARMS) * len(CPU.seeds)
+    assert len(order) == len(ARMS) * len(GPU.seeds)
+
+
+def test_seeds_are_for_their_claims_and_for_what_these_begin_with():
+    at = {seed: {job.arm.name for job in jobs(CPU) if job.seed == seed} for seed in CPU.seeds}
+    assert at[0] == at[1] == at[2] == {name for name, arm in arms().items() if {0, 1, 2, 3, 5, 6} & {*arm.claims}}
+    others = {name for name, arm in arms().items() if {4, 7, 8, 9} & {*arm.claims}}
+    assert at[3] == at[4] == at[5] == others | {"warmup-vq", "control"}
+    assert len(jobs(CPU)) == 3 * (17 + 27)
+    assert [(job.arm.name, job.seed) for job in jobs(CPU, ("ste",), (4, 7))] == [("ste", 4), ("ste", 7)]  # if asked
+
+
+def test_a_seed_of_other_claims_asks_for_what_is_theirs():
+    gear = arms()["gear"]
+    for seed, inception, curve in ((0, 2500, 100), (3, 0, 600), (7, 2500, 100)):
+        assert generated(CPU, gear, seed) == inception
+        assert configured(CPU, gear, seed).watch.evaluate_every == curve
+    assert [CPU.seeds_of(claim) for claim in (1, 4, 9, 10)] == [(0, 1, 2), (3, 4, 5), (3, 4, 5), (0, 1, 2)]

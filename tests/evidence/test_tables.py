@@ -32,7 +32,7 @@ def last_token(result: Made, guided: dict[int, float], control: dict[int, float]
 
 
 def test_all_seeds_are_there(result: Made) -> None:
-    text = tables.claim(9, CPU, last_token(result, {0: 1.5, 1: 2.5, 2: 3.5}, {0: 0.5, 1: 0.5, 2: 0.5}))
+    text = tables.claim(10, CPU, last_token(result, {0: 1.5, 1: 2.5, 2: 3.5}, {0: 0.5, 1: 0.5, 2: 0.5}))
     assert row(text, "`repa-on-gear`") == ["`repa-on-gear`", "3", "6.500 ± 1.000", "4.000 ± 0.000", "2.500 ± 1.000"]
     # differences 1, 2, 3: the mean is 2, and 2.484 is by hand in test_statistics
     (_, of_last, of_row, of_both) = row(text, "`repa-on-gear` - `repa-on-control`")
@@ -41,18 +41,18 @@ def test_all_seeds_are_there(result: Made) -> None:
 
 
 def test_the_sign_of_the_mean_is_counted(result: Made) -> None:
-    text = tables.claim(9, CPU, last_token(result, {0: 0.0, 1: 0.0, 2: 0.5}, {0: 1.0, 1: 2.0, 2: 0.0}))
+    text = tables.claim(10, CPU, last_token(result, {0: 0.0, 1: 0.0, 2: 0.5}, {0: 1.0, 1: 2.0, 2: 0.0}))
     assert row(text, "`repa-on-gear` - `repa-on-control`")[-1].endswith("], 2/3")
 
 
 def test_one_seed_has_no_spread(result: Made) -> None:
-    text = tables.claim(9, CPU, last_token(result, {1: 1.5}, {1: 0.5}))
+    text = tables.claim(10, CPU, last_token(result, {1: 1.5}, {1: 0.5}))
     assert row(text, "`repa-on-gear`") == ["`repa-on-gear`", "1", "5.500", "4.000", "1.500"]
     assert row(text, "`repa-on-gear` - `repa-on-control`")[1:] == ["1.000, 1/1", "0.000, 0/1", "1.000, 1/1"]
 
 
 def test_some_seeds_are_missing(result: Made) -> None:
-    text = tables.claim(9, CPU, last_token(result, {0: 1.0, 2: 3.0}, {2: 0.5, 1: 9.0}))
+    text = tables.claim(10, CPU, last_token(result, {0: 1.0, 2: 3.0}, {2: 0.5, 1: 9.0}))
     assert row(text, "`repa-on-gear`")[1:3] == ["2", "6.000 ± 1.414"]
     assert row(text, "`repa-on-gear` - `repa-on-control`")[1] == "2.500, 1/1"
 
@@ -107,7 +107,7 @@ def test_a_difference_that_several_pairs_share_counts_once(result: Made) -> None
             found[arm, seed] = result(arm, seed, reconstruction={"n": 2000, "psnr": psnr})
         for arm in ("repa", "repa-on-gear", "text-on-gear", "text-zero-rotary"):
             found[arm, seed] = result(arm, seed)
-    assert len(tables.differences(found)) == 1  # of gear, or what is on its tokenizer, and repa
+    assert len(tables.differences(GPU, found)) == 1  # of gear, or what is on its tokenizer, and repa
 
 
 def test_usage_over_training(result: Made) -> None:
@@ -119,9 +119,9 @@ def test_usage_over_training(result: Made) -> None:
 def test_what_only_some_have_is_shown_where_two_have_it(result: Made) -> None:
     samples = {"n": 10_000, "gfid": 50.0}
     one = {("gear", 0): result("gear", 0, samples=samples), ("gear-tap-1", 0): result("gear-tap-1", 0)}
-    assert "gFID" not in row(tables.claim(4, CPU, one), "arm")
+    assert "gFID" not in row(tables.claim(4, GPU, one), "arm")
     two = one | {("gear-tap-1", 0): result("gear-tap-1", 0, samples=samples | {"gfid": 51.0})}
-    assert row(tables.claim(4, CPU, two), "`gear-tap-1` - `gear`")[-1] == "1.0, 1/1"
+    assert row(tables.claim(4, GPU, two), "`gear-tap-1` - `gear`")[-1] == "1.0, 1/1"
 
 
 def test_everything_that_is_asked_is_found() -> None:
@@ -147,10 +147,12 @@ def test_every_arm_is_in_the_tables_of_its_claims() -> None:
 
 def test_the_announced_are_counted(result: Made) -> None:
     found = {("gear", seed): result("gear", seed) for seed in (0, 2, 7)}
-    text = overview.announced(CPU, found)
-    assert row(text, "`gear`")[-1] == "2 of 3, and 7"
-    assert row(text, "`ste`")[-1] == "0 of 3"
-    assert f"{len(ARMS)} arms, 3 seeds: 2 of {3 * len(ARMS)} results are there." in text
+    found["ste", 3] = result("ste", 3)
+    text = overview.arms(CPU, found)
+    assert row(text, "`gear`")[-3:] == ["0, 1, 2, 3, 4, 5", "0, 2", "7"]
+    assert row(text, "`ste`")[-3:] == ["0, 1, 2", "-", "3"]
+    assert row(text, "`text-on-gear`")[-3:] == ["3, 4, 5", "-", "-"]
+    assert f"{len(ARMS)} arms: 2 of 132 results are there." in text
 
 
 def test_pace(pace: dict[str, Any]) -> None:
