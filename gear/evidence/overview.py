@@ -16,7 +16,7 @@ def arms(scale: Scale, results: Results) -> str:
     rows = [_arm(arm, scale, results) for arm in ARMS]
     wanted = [(arm.name, seed) for arm in ARMS for seed in scale.seeds if announced(scale, arm, seed)]
     there = sum(each in results for each in wanted)
-    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds announced", "reported", "in no table"]
+    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds announced", "reported", "further"]
     total = f"{len(ARMS)} arms: {there} of {len(wanted)} results are there."
     short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
     told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
