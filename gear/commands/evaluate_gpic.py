@@ -39,7 +39,7 @@ def gpic(
         reference: GPIC's test_stats.npz, or any images; needed to measure.
         prompts: The captions that a text-to-image run draws, an image each, into OUT/images: .jsonl, .json, .csv, .tsv,
             .parquet, .txt, or a folder of .txt files.
-        n: How many samples; of images, at most as many.
+        n: How many samples; of images, at most as many, of class folders those of each in proportion.
         seed: Of the images among which neighbours are sought, of MMD's subsets, the interval, and a run's samples.
         tokenizer: For a source that holds a generator only.
         cfg_scale: Of a run's samples. This and the next three by default as the run has them.
@@ -63,7 +63,7 @@ def gpic(
     from gear import build, fetch, ranks
     from gear.commands import drawing, prompted
     from gear.config import Config
-    from gear.evaluate import dino, extract, note, results
+    from gear.evaluate import dino, extract, images, note, results
     from gear.evaluate import gpic as protocol
     from gear.train import distributed
 
@@ -102,7 +102,8 @@ def gpic(
         else:
             given = {name: value for name, value in options.items() if value is not None}
             advice = "give --prompts FILE, of which it draws an image each"
-            samples = drawing.opened(source, n, interpolation=interpolation, of_texts=advice, **where, **given)
+            there = drawing.opened(source, n, interpolation=interpolation, of_texts=advice, **where, **given)
+            samples = images.part(there, n)
             changed = drawing.changed_from(gpic, n=n, tokenizer=tokenizer, **how)
             folder = out or drawing.folder_of(samples, source, "gpic", reference, **changed)
         n = min(n, len(samples))

@@ -10,7 +10,8 @@ import torch
 
 from gear import build, ranks
 from gear.commands.benchmarks import Benchmark, Dpg, DpgJudge, Geneval, GenevalJudge, drawn_and_judged
-from gear.commands.drawing import is_model
+from gear.commands.drawing import changed_from, is_model, within
+from gear.commands.evaluate_sweep import sweep
 from gear.commands.prompted import Artist, opened
 from gear.config import Config
 from gear.evaluate import prompts, results
@@ -62,23 +63,32 @@ class Asked:
         return found
 
 
+    def changed(self, benchmark: Benchmark) -> dict[str, str]:
+        """Its judges, where they are not the usual ones."""
+        by = {"judge": self.judge} if isinstance(benchmark, Dpg) else {"detector": self.detector, "clip": self.clip}
+        return changed_from(sweep, **by)
+
+
 def sweep_prompts(
-    artist: Artist, benchmarks: Sequence[Benchmark], scales: Sequence[float], seed: int, out: Path | None
+    artist: Artist, asked: Asked, on: torch.device, scales: Sequence[float], seed: int, out: Path | None
 ) -> list[Path]:
     """For each benchmark a folder with one of each scale in it, and results.json of all its points, written after each
-    scale. Returns the folders, on every rank."""
+    scale; by other judges than usual, in a folder beside those of the scales. Returns the folders, on every rank."""
+    benchmarks = asked.benchmarks(on)
     for benchmark in benchmarks:
         artist.at(max(scales)).check(benchmark.texts())
     folders = []
     for benchmark in benchmarks:
-        folder = artist.folder(f"sweep-{benchmark.name}", but="cfg_scale") if out is None else out / benchmark.name
+        home = artist.folder(f"sweep-{benchmark.name}", but="cfg_scale") if out is None else out / benchmark.name
+        folder = home if out is not None else within(home, **asked.changed(benchmark))
         points = []
         for scale in sorted(scales):
             if ranks.rank() == 0:
                 print(f"{benchmark.name}, guidance {scale:g}:")
-            told = drawn_and_judged(benchmark, artist.at(scale), folder / f"cfg-{scale:g}", seed)
+            drawn, into = (each / f"cfg-{scale:g}" for each in (home, folder))
+            told = drawn_and_judged(benchmark, artist.at(scale), drawn, seed, into)
             if told is not None:
-                results.report(folder / f"cfg-{scale:g}", told)
+                results.report(into, told)
                 points.append(point(told, scale))
                 write_points(folder, told, points, scales)
         folders.append(folder)
@@ -97,7 +107,7 @@ def sweep_texts(
     with distributed.joined(on):
         artist = opened(source, asked.geneval or asked.dpg, seed=seed, device=str(on), **options)
         assert artist is not None
-        folders = sweep_prompts(artist, asked.benchmarks(on), scales, seed, out)
+        folders = sweep_prompts(artist, asked, on, scales, seed, out)
         return [(folder, artist.model().name) for folder in folders] if ranks.rank() == 0 else []
 
 

@@ -378,6 +378,22 @@ def test_a_sweep_is_the_single_evaluations(
         assert f"{point['metrics']['overall']['value']:.4f}" in said
 
 
+def test_a_sweep_by_another_judge_leaves_the_first_and_draws_nothing_again(
+    talking: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(talking, run := tmp_path / "run")
+    asked = ("--dpg", files / "dpg", "--questions", files / "questions.csv", "--scales", 4, 1)
+    command(evaluate_sweep.sweep, run, *asked)
+    (first,) = run.glob("evaluations/*/results.json")
+    before = first.read_bytes()
+    monkeypatch.setattr(prompted, "paint", None)
+    command(evaluate_sweep.sweep, run, *asked, "--judge", "another")
+    assert first.read_bytes() == before
+    assert sorted(path.parent.name for path in first.parent.glob("*/cfg-*/judged.jsonl")) == ["cfg-1", "cfg-4"]
+    (second,) = (path for path in first.parent.glob("*/results.json") if not path.parent.name.startswith("cfg-"))
+    assert json.loads(second.read_text())["points"] == json.loads(before)["points"]  # whose stand-in answers the same
+
+
 def test_sweeps_that_are_refused(talking: Path, trained: Path, files: Path) -> None:
     with pytest.raises(ValueError, match=r"give --reference for a run that draws classes, .* none of them"):
         command(evaluate_sweep.sweep, talking)
