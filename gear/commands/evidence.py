@@ -30,7 +30,8 @@ def evidence(
         what: What to do.
         scale: Of the networks: for a laptop's night, or for a GPU.
         only: Names of arms to run or list; none: all. What they start from is trained, too.
-        seeds: Of the repetitions to run, list or write of; by default the protocol's.
+        seeds: Of the repetitions to run, list or write of; by default the protocol's, each for the
+            claims that it was announced for.
         out: Folder of the runs.
         results: Folder of the results, a file for each arm and seed.
         report: The file to bring up to date, made if it is not there; by default RESULTS.md, and of another scale or

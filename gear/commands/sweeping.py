@@ -62,7 +62,6 @@ class Asked:
             found.append(Dpg(texts, answering))
         return found
 
-
     def changed(self, benchmark: Benchmark) -> dict[str, str]:
         """Its judges, where they are not the usual ones."""
         by = {"judge": self.judge} if isinstance(benchmark, Dpg) else {"detector": self.detector, "clip": self.clip}

@@ -7,7 +7,7 @@ measuring    what is measured of a run
 statistics   means, spreads and paired differences over seeds
 quantities   the numbers that are shown, and where in a result they stand
 claims       which arms, numbers and pairs each claim is about
-tables, convergence, overview, pictures, writing
+tables, verdicts, convergence, overview, pictures, writing
              the parts of RESULTS.md that are made of results
 pilot, pace  what was decided beforehand, and seconds a step
 variants     what only an arm does

@@ -58,14 +58,14 @@ def tables(scale: Scale, results: Results, pace: Pace) -> str:
                 "Factors: mean ± standard deviation over the seeds that reach it; the others count as never.",
                 "Seconds: steps x seconds a step of `gear evidence pace`; of an arm on a frozen tokenizer those on "
                 "stored tokens.",
-                made_by(SIX, scale),
+                made_by(SIX, 1, scale),
             ),
             "**In equal time.**",
             table(["arm", "at step", "cheap gFID", "difference to `repa`"], equal),
             bullets(
                 "Cheap gFID after the seconds that `repa` takes for all its steps on stored tokens; none where "
                 "the first point comes later.",
-                made_by(("repa", "gear", "control"), scale),
+                made_by(("repa", "gear", "control"), 1, scale),
             ),
         ]
     )
@@ -146,7 +146,7 @@ def training(scale: Scale, results: Results) -> str:
     rows = [_trained(key, name, *pair, results) for key, name in TRAINED for pair in part.pairs]
     head = ["loss in training", "arm", "reaches the end of", "at step, seed by seed", "times fewer steps", "never"]
     said = f"Each point is the mean of the {scale.base.log_every} steps of a log line, a straight line between two."
-    notes = bullets(said, made_by(part.arms, scale))
+    notes = bullets(said, made_by(part.arms, 7, scale))
     return f"**Where another arm ends.**\n\n{table(head, rows, words=4)}\n\n{notes}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gear.evidence.arms import ARMS, Arm, announced
+from gear.evidence.arms import ARMS, Arm, announced, arms
 from gear.evidence.pace import stored
 from gear.evidence.quantities import Results, stopped
 from gear.evidence.scales import Scale
@@ -11,12 +11,12 @@ from gear.evidence.statistics import CONFIDENCE
 from gear.evidence.tables import NONE, bullets, called, differences, table
 
 
-def arms(scale: Scale, results: Results) -> str:
+def listed(scale: Scale, results: Results) -> str:
     """All arms, with which seeds each was announced, and with which it is reported."""
     rows = [_arm(arm, scale, results) for arm in ARMS]
     wanted = [(arm.name, seed) for arm in ARMS for seed in scale.seeds if announced(scale, arm, seed)]
     there = sum(each in results for each in wanted)
-    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds announced", "reported", "further"]
+    head = ["arm", "what it is", "begins with", "claims", "steps", "seeds", "reported", "further"]
     total = f"{len(ARMS)} arms: {there} of {len(wanted)} results are there."
     short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
     told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
@@ -57,9 +57,18 @@ def cost(scale: Scale, results: Results) -> str:
     def told(key: str) -> str:
         return "; ".join(sorted({result.about[key] for result in results.values()}))
 
+    def machines() -> str:
+        seeds: dict[str, set[int]] = {}
+        for (_, seed), result in results.items():
+            seeds.setdefault(result.about["hardware"], set()).add(seed)
+        return "; ".join(f"{name} (seeds {', '.join(map(str, sorted(of)))})" for name, of in sorted(seeds.items()))
+
     def hours(key: str) -> str:
         return f"{sum(result.seconds[key] for result in results.values()) / 3600:.1f}"
 
+    known = arms()
+    beside = sum(not announced(scale, known[name], seed) for name, seed in results)
+    further = f", of which {beside} in no table of a claim" if beside else ""
     dates = sorted({result.about["date"] for result in results.values()})
     spans = [
         (found.low, found.high)
@@ -68,8 +77,8 @@ def cost(scale: Scale, results: Results) -> str:
     ]
     clear = sum(low > 0 or high < 0 for low, high in spans)
     return bullets(
-        f"Results: {len(results)}. Hours of training: {hours('train')}; of measuring: {hours('measure')}.",
-        f"Hardware: {told('hardware')}.",
+        f"Results: {len(results)}{further}. Hours of training: {hours('train')}; of measuring: {hours('measure')}.",
+        f"Hardware: {machines()}.",
         f"Versions: {told('versions')}.",
         f"Dates: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}.",
         f"Commits: trained at {told('commit')}; measured at {told('measured')}.",

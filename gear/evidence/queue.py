@@ -230,14 +230,15 @@ class Queue:
 
 
 def jobs(scale: Scale, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Job]:
-    """Of the arms called so, all if none is named, with those of the scale's seeds that are for them, or with just the
-    given ones; claim by claim, the first two together, and of a claim seed by seed, so that what is there first is
-    whole. Raises ValueError for a name that no arm has."""
+    """Of the arms called so, all if none is named, with those of the scale's or the given seeds that are for them;
+    where both are given, with just these. What others begin with, then claim by claim, the first two together, and of
+    a claim seed by seed, so that what is there first is whole. Raises ValueError for a name that no arm has."""
     known = arms()
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"there is no arm {unknown[0]}; there are {', '.join(known)}.")
     named = [arm for arm in ARMS if not only or arm.name in only]
-    wanted = [Job(arm, seed) for seed in seeds or scale.seeds for arm in named if seeds or announced(scale, arm, seed)]
+    exactly = bool(seeds and only)  # for whatever they were announced
+    wanted = [Job(arm, s) for s in seeds or scale.seeds for arm in named if exactly or announced(scale, arm, s)]
     return sorted(wanted, key=lambda job: (max(2, min(asked(scale, job.arm, job.seed), default=0)), job.seed))
 
 

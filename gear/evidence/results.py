@@ -57,6 +57,7 @@ def protocol(scale: Scale, arm: Arm, seed: int) -> str:
 
 
 def _seedless(scale: Scale, arm: Arm, seed: int) -> Config:
+    """With that of seed 0, as all digests were made before seeds differed in anything else."""
     return replace(configured(scale, arm, seed), seed=configured(scale, arm, 0).seed)
 
 

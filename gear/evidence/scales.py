@@ -29,9 +29,9 @@ from gear.config import (
 class Counts:
     """Images behind the numbers.
 
-    generated: behind the gFID of the arms of claims 1 and 2. rest: of all others; 0: they have the cheap distances
-    alone. reference: training images that they are compared with. rebuilt, probed: test images. curve: generated, for
-    the cheap distance while a run trains and at its end.
+    generated: behind the gFID of the arms of claims 1 and 2, of seeds that are for these. rest: of all others; 0: they
+    have the cheap distances alone. reference: training images that they are compared with. rebuilt, probed: test
+    images. curve: generated, for the cheap distance while a run trains and at its end.
     """
 
     generated: int
@@ -53,7 +53,8 @@ class Scale:
     curve: steps between the points of the curves of claim 1.
     transfer: text-to-image on another data set, without a tokenizer.
     seeds: a whole repetition each, its warm-up included.
-    announced: by seed, the claims that it is for; one that is not here is for all.
+    claims_of: by seed, the claims that it is for, and 0 where what others begin with has its distances in Inception,
+        too; one that is not here is for all, and 0.
     """
 
     name: str
@@ -65,10 +66,10 @@ class Scale:
     transfer: Config
     seeds: tuple[int, ...]
     counts: Counts
-    announced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    claims_of: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def asks(self, seed: int, claim: int) -> bool:
-        return seed not in self.announced or claim in self.announced[seed]
+        return seed not in self.claims_of or claim in self.claims_of[seed]
 
     def seeds_of(self, claim: int) -> tuple[int, ...]:
         return tuple(seed for seed in self.seeds if self.asks(seed, claim))
@@ -135,7 +136,7 @@ CPU = Scale(
     curve=100,
     transfer=captioned(_CPU, Text("minilm", tokens=32), steps=400, batch=16),
     seeds=tuple(_CPU_SEEDS),
-    announced=_CPU_SEEDS,
+    claims_of=_CPU_SEEDS,
     counts=Counts(generated=2500, rest=0, reference=5000, rebuilt=2500, probed=1000, curve=1000),
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gear.evidence.claims import CLAIMS, Pair, Part
 from gear.evidence.quantities import Quantity, Results, Source, Value, of_seeds, stopped
-from gear.evidence.scales import Scale
+from gear.evidence.scales import SCALES, Scale
 from gear.evidence.statistics import CONFIDENCE, Estimate, estimate, paired
 
 NOT_RUN, NONE, OTHER_N = "not run yet", "-", "other n"
@@ -46,11 +46,12 @@ def interval(found: Estimate, digits: int) -> str:
 
 
 def claim(number: int, scale: Scale, results: Results) -> str:
-    found = of_seeds(results, scale.seeds_of(number))
-    return "\n\n".join(_part(part, scale, found) for part in CLAIMS[number])
+    if not (seeds := scale.seeds_of(number)):
+        return "It is of none of these seeds."
+    return "\n\n".join(_part(part, number, scale, of_seeds(results, seeds)) for part in CLAIMS[number])
 
 
-def _part(part: Part, scale: Scale, results: Results) -> str:
+def _part(part: Part, number: int, scale: Scale, results: Results) -> str:
     shown, compared = part.shown + _there(part, results), _asked(part, results)
     blocks = [f"**{part.title}.**"] if part.title else []
     blocks.append(table(["arm", "seeds", *(q.name for q in shown)], (_row(arm, shown, results) for arm in part.arms)))
@@ -61,7 +62,7 @@ def _part(part: Part, scale: Scale, results: Results) -> str:
         notes.append(f"Differences: mean [{CONFIDENCE:.0%} interval], in how many seeds the sign is the mean's.")
         if any(OTHER_N in row for row in rows):
             notes.append(f'"{OTHER_N}": of different numbers of images, which do not compare.')
-    return "\n\n".join([*blocks, bullets(*notes, made_by(part.arms, scale))])
+    return "\n\n".join([*blocks, bullets(*notes, made_by(part.arms, number, scale))])
 
 
 def _row(arm: str, shown: Sequence[Quantity], results: Results) -> list[str]:
@@ -143,8 +144,15 @@ def bullets(*sentences: str) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def made_by(names: Sequence[str], scale: Scale) -> str:
-    return f"Made by `{called(scale)} --only {' '.join(names)}`, then `{called(scale, ' write')}`."
+def made_by(names: Sequence[str], claim: int, scale: Scale) -> str:
+    """The commands that make what is told of a claim, and no more."""
+    run = f"{called(scale)} --only {' '.join(names)}{_seeds(scale, scale.seeds_of(claim))}"
+    return f"Made by `{run}`, then `{called(scale, ' write')}{_seeds(scale, scale.seeds)}`."
+
+
+def _seeds(scale: Scale, seeds: Sequence[int]) -> str:
+    """Where they are not all that a command takes of itself."""
+    return "" if seeds == SCALES[scale.name].seeds else f" --seeds {' '.join(map(str, seeds))}"
 
 
 def called(scale: Scale, what: str = "") -> str:

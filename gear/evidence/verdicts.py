@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 from gear.evidence.convergence import curve, ended, logged
 from gear.evidence.quantities import (
@@ -44,7 +45,7 @@ class Decision:
     @property
     def number(self) -> int:
         """Of the claim, 4 of 4a."""
-        return int(self.claim.split()[0].rstrip("abcde"))
+        return int(self.claim.split()[0].rstrip(ascii_lowercase))
 
     @property
     def expected(self) -> str:
@@ -71,11 +72,12 @@ def less(claim: str, quantity: Quantity, arm: str, other: str, sign: int) -> Dec
 def sooner(
     claim: str, read: Callable[[Result], list[tuple[float, float]]], what: str, arm: str, other: str
 ) -> Decision:
-    """Steps from the last one of `other` to where `arm` reaches its end; 0 where it never does."""
+    """Steps from the last one of `other` to where `arm` reaches its end; 0 where it never does. A curve of one point
+    does not say when."""
 
     def values(results: Results) -> dict[int, float]:
         both = {one.seed: (read(one), read(two)) for one, two in ended(arm, other, results)}
-        ends = {seed: (points, end[-1]) for seed, (points, end) in both.items() if points and end}
+        ends = {seed: (points, end[-1]) for seed, (points, end) in both.items() if len(points) > 1 and end}
         return {seed: (reached(points, y) or last) - last for seed, (points, (last, y)) in ends.items()}
 
     by = f"step at which `{arm}` reaches `{other}`'s last {what}, less the last step"
@@ -179,7 +181,11 @@ def verdicts(scale: Scale, results: Results) -> str:
     )
     parts = [told, said, without]
     if elsewhere := [row for each in DECISIONS if (row := _elsewhere(each, scale, results))]:
-        parts.append("**On the other seeds**, as far as they have been run for something else. It decides nothing.")
+        parts.append(
+            "**On seeds that were not announced for the claim**, where they have what its rule needs: run for another "
+            "claim, or before seeds were changed. It decides nothing, no interval of it is counted, and the rules of "
+            "6 and 7 ask for no arm without guidance here either."
+        )
         head = ["claim", "decided by", "expected", "mean, 95% interval", "seeds", "as expected"]
         parts.append(table(head, elsewhere, words=3))
     return "\n\n".join(parts)
@@ -191,6 +197,8 @@ def _row(decision: Decision, scale: Scale, results: Results) -> list[str]:
     values = decision.values(of_seeds(results, wanted))
     run = [seed for seed in wanted if all((arm, seed) in results for arm in decision.arms)]
     seeds = f"{len(run)} of {len(wanted)}"
+    if not wanted:
+        return [decision.claim, decision.by, decision.expected, "of none of these seeds", "", ""]
     if not run:
         return [decision.claim, decision.by, decision.expected, NOT_RUN, seeds, ""]
     told = _mean(decision, values) if values else NONE
@@ -202,7 +210,7 @@ def _row(decision: Decision, scale: Scale, results: Results) -> list[str]:
 
 
 def _elsewhere(decision: Decision, scale: Scale, results: Results) -> list[str]:
-    """On seeds that are for other claims; nothing where none has all of it."""
+    """On seeds that were not announced for it; nothing where none has all of it."""
     values = decision.values(of_seeds(results, {*scale.seeds} - {*scale.seeds_of(decision.number)}))
     if not values:
         return []

@@ -47,7 +47,7 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
         drawn = pictures.drawings(scale, found, seconds)
         folder, of = results_folder / scale.name, _title(scale).removeprefix(scale.name)
         files = {folder / f"{each.name}{of}.svg": pictures.svg(each.figure) for each in drawn.values()}
-    blocks = {"arms": overview.arms(scale, everything), "cost": overview.cost(scale, found)}
+    blocks = {"arms": overview.listed(scale, everything), "cost": overview.cost(scale, found)}
     blocks |= {"verdicts": verdicts.verdicts(scale, found)}
     blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
     blocks["1"] += f"\n\n{convergence.tables(scale, of_seeds(found, scale.seeds_of(1)), seconds)}"

@@ -18,7 +18,7 @@ from gear.config import VQ, Frozen
 from gear.data import cifar10
 from gear.evaluate import inception, reference
 from gear.evidence import results
-from gear.evidence.arms import arms
+from gear.evidence.arms import arms, asked, generated
 from gear.evidence.queue import jobs
 from gear.evidence.results import Result
 from gear.evidence.scales import CPU, Counts, Scale
@@ -65,7 +65,7 @@ def probe(layers: int, a: float) -> dict[str, Any]:
 def complete(arm: str, seed: int, scale: Scale = CPU) -> Result:
     """With everything that an arm of its kind is measured by."""
     rng = np.random.default_rng([zlib.crc32(arm.encode()), seed])
-    config, claims = arms()[arm].make(scale), arms()[arm].claims
+    config, claims = arms()[arm].make(scale), asked(scale, arms()[arm], seed)
     near = 1 + 0.2 * float(rng.random())
     joint = not isinstance(config.stage, Frozen)
     points = range(scale.curve, config.steps + 1, scale.curve) if 1 in claims else [config.steps]
@@ -75,7 +75,7 @@ def complete(arm: str, seed: int, scale: Scale = CPU) -> Result:
         names = ("gfid", "rank_1", "mean_rank", "same_group", "held_out_ntp", "train_ntp", "psnr")
         return made(arm, seed, scale, used=used, texts={name: near * (i + 2) for i, name in enumerate(names)})
     found: dict[str, Any] = {"probe": probe(config.generator.layers, near / 2)}
-    n = scale.counts.generated if {0, 1, 2} & {*claims} else scale.counts.rest
+    n = generated(scale, arms()[arm], seed)
     if arms()[arm].start is not None or (joint and arm == "gear-scratch"):
         found["prediction"] = {"n": 2000, "ntp": 4 * near, "bits": 400 * near, "rate": 576.0}
         found["prediction"] |= {"ntp_last": 4.1 * near, "ntp_last_row": 4 * near}
@@ -164,4 +164,4 @@ def small_scale() -> Scale:
         log_every=2,
     )
     counts = Counts(generated=16, rest=0, reference=30, rebuilt=12, probed=12, curve=4)
-    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), announced={}, counts=counts)
+    return replace(CPU, base=base, steps=4, curve=2, seeds=(0,), claims_of={}, counts=counts)

@@ -10,7 +10,6 @@ from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 
 from gear.evidence import pictures
-from gear.evidence.quantities import of_seeds
 from gear.evidence.results import Result
 from gear.evidence.scales import CPU
 from gear.figures.paper.style import look
@@ -71,8 +70,8 @@ def test_lines_are_told_apart_without_colour(everything: Results, pace: dict[str
 
 
 def test_every_seed_is_a_mark_at_every_value(everything: Results) -> None:
-    drawing = pictures.knobs(of_seeds(everything, (3, 4, 5)))
-    assert drawing is not None
+    drawing = pictures.drawings(CPU, everything, {})[4]
+    assert [str(line.get_label()) for line in labelled(drawing.figure.axes[0])] == ["seed 3", "seed 4", "seed 5"]
     assert [[tick.get_text() for tick in ax.get_xticklabels()] for ax in drawing.figure.axes[:3]] == [
         ["0.01", "0.05", "0.1", "0.5"],
         ["0.25", "0.5", "0.75", "1"],

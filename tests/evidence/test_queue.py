@@ -189,7 +189,7 @@ def test_the_protocol_is_all_that_decides(small_scale: Scale):
     digests = [digest(scale) for scale in (small_scale, *others)] + [digest(small_scale, "gear-bfloat16")]
     assert len({*digests, digest(small_scale, "control")}) == len(digests) + 1
     assert digest(small_scale) == digest(replace(small_scale, seeds=(7,))) == digest(small_scale, seed=1)
-    for_others = replace(small_scale, announced={1: (4,)})
+    for_others = replace(small_scale, claims_of={1: (4,)})
     assert digest(for_others) == digest(small_scale) != digest(for_others, seed=1)
     assert digest(for_others, "gear-tap-1") == digest(for_others, "gear-tap-1", 1)
 
@@ -300,7 +300,12 @@ def test_seeds_are_for_their_claims_and_for_what_these_begin_with():
     others = {name for name, arm in arms().items() if {4, 7, 8, 9} & {*arm.claims}}
     assert at[3] == at[4] == at[5] == others | {"warmup-vq", "control"}
     assert len(jobs(CPU)) == 3 * (17 + 27)
-    assert [(job.arm.name, job.seed) for job in jobs(CPU, ("ste",), (4, 7))] == [("ste", 4), ("ste", 7)]  # if asked
+    assert [(job.arm.name, job.seed) for job in jobs(CPU, ("ste",), (4, 7))] == [
+        ("ste", 4),
+        ("ste", 7),
+    ]  # if both are named
+    assert {job.arm.name for job in jobs(CPU, seeds=(4,))} == at[4]
+    assert len(jobs(CPU, seeds=(7,))) == len(ARMS)
 
 
 def test_a_seed_of_other_claims_asks_for_what_is_theirs():

@@ -1,5 +1,6 @@
 """Tables against numbers by hand: all seeds there, one, some, none; what they are of, and what does not compare."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def test_none_has_run() -> None:
         for part in CLAIMS[number]:
             assert all(row(text, f"`{arm}`")[1] == "not run yet" for arm in part.arms)
             assert all({*row(text, f"`{a}` - `{b}`")[1:]} == {"-"} for a, b in part.pairs)
-            assert f"`gear evidence --only {' '.join(part.arms)}`, then `gear evidence write`" in text
+            made = f"--only {' '.join(part.arms)} --seeds {' '.join(map(str, CPU.seeds_of(number)))}"
+            assert f"`gear evidence {made}`, then `gear evidence write`" in text
 
 
 def test_gfids_of_different_n_are_not_subtracted(result: Made) -> None:
@@ -133,10 +135,15 @@ def test_everything_that_is_asked_is_found() -> None:
         assert bare == (["llamagen"] if number == 1 else [])  # which has no alignment
 
 
-def test_the_command_is_of_the_scale() -> None:
+def test_the_command_is_of_the_scale_and_of_the_seeds() -> None:
     text = tables.claim(7, GPU, {})
     assert "`gear evidence --scale gpu --only text-on-warmup text-on-gear text-on-control`" in text
     assert "`gear evidence write --scale gpu`" in text
+    only = "--only repa-on-gear repa-on-control"
+    for scale, seeds in ((CPU, " --seeds 0 1 2"), (replace(CPU, seeds=(7, 8)), " --seeds 7 8")):
+        end = seeds if scale.seeds == (7, 8) else ""
+        assert f"`gear evidence {only}{seeds}`, then `gear evidence write{end}`" in tables.claim(10, scale, {})
+    assert tables.claim(10, replace(CPU, seeds=(3,)), {}) == "It is of none of these seeds."
 
 
 def test_every_arm_is_in_the_tables_of_its_claims() -> None:
@@ -148,7 +155,7 @@ def test_every_arm_is_in_the_tables_of_its_claims() -> None:
 def test_the_announced_are_counted(result: Made) -> None:
     found = {("gear", seed): result("gear", seed) for seed in (0, 2, 7)}
     found["ste", 3] = result("ste", 3)
-    text = overview.arms(CPU, found)
+    text = overview.listed(CPU, found)
     assert row(text, "`gear`")[-3:] == ["0, 1, 2, 3, 4, 5", "0, 2", "7"]
     assert row(text, "`ste`")[-3:] == ["0, 1, 2", "-", "3"]
     assert row(text, "`text-on-gear`")[-3:] == ["3, 4, 5", "-", "-"]

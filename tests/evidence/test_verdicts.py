@@ -3,6 +3,7 @@
 import pytest
 
 from gear.evidence import verdicts
+from gear.evidence.quantities import of_seeds
 from gear.evidence.scales import CPU
 from gear.evidence.verdicts import DECISIONS, UNGUIDED
 
@@ -58,7 +59,8 @@ def test_collapse_is_below_half_of_the_codebook(result: Made):
 
 def test_every_decision_is_found_in_complete_results(everything: Results):
     for decision in (*DECISIONS, *UNGUIDED):
-        assert {*decision.values(everything)} >= {*CPU.seeds_of(decision.number)}, decision
+        wanted = CPU.seeds_of(decision.number)
+        assert {*decision.values(of_seeds(everything, wanted))} == {*wanted}, decision
     assert [
         line for line in verdicts.verdicts(CPU, everything).splitlines() if "not run" in line or "unf" in line
     ] == []
@@ -73,7 +75,7 @@ def test_a_claim_is_decided_on_its_own_seeds_and_shown_on_the_others(result: Mad
     }
     assert told(found, "4e") == ["2.0 [-0.5, 4.5]", "3 of 3", "shows"]
     assert told(found, "4e", 2) == ["0.3 [-2.5, 3.2]", "0, 1, 2", "2 of 3"]
-    assert "other seeds" not in verdicts.verdicts(CPU, {key: r for key, r in found.items() if key[1] > 2})
+    assert "not announced for" not in verdicts.verdicts(CPU, {key: r for key, r in found.items() if key[1] > 2})
 
 
 def test_what_was_stopped_has_run_and_has_no_number(result: Made):
@@ -86,6 +88,11 @@ def test_what_was_stopped_has_run_and_has_no_number(result: Made):
     ends |= {("repa", seed): result("repa", seed, curve=[(100, 9.0), (600, 4.0)]) for seed in range(2)}
     ends["repa", 2] = result("repa", 2, curve=[(100, 9.0)], failed="Diverged")
     assert told(ends, "1c") == ["-500 [-500, -500]", "3 of 3, 1 without a number", "no verdict"]
+
+
+def test_a_curve_of_one_point_does_not_say_when(result: Made):
+    found = {(arm, 3): result(arm, 3, curve=[(600, y)]) for arm, y in (("gear", 4.0), ("repa", 5.0))}
+    assert [line for line in verdicts.verdicts(CPU, found).splitlines() if line.endswith(" | 3 | 0 of 1 |")] == []
 
 
 def test_samples_that_are_all_alike_have_no_number(result: Made):

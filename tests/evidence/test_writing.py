@@ -48,6 +48,10 @@ def test_between_the_markers_all_is_made_and_the_rest_stays(report: Path, eviden
     assert "old" not in text.splitlines()
     assert text.count("By hand.") == text.count("<!-- end -->") == len(NAMES)
     assert text.count("](evidence/cpu/") == 3
+    for line in text.splitlines():  # a seed of another claim would be a fourth one
+        cells = [cell.strip() for cell in line.split("|")]
+        assert not line.startswith("| `") or "6" not in cells[2:3], line
+        assert len(cells) != 9 or cells[2] not in ("`repa`", "`llamagen`") or cells[3].count(",") == 2, line
     assert "![" in text[text.index("cpu 4 -->") : text.index("cpu 5 -->")]
 
 
@@ -57,7 +61,7 @@ def test_writing_twice_gives_the_same_bytes(report: Path, evidence: Path) -> Non
 
 
 def test_other_seeds_have_a_report_and_figures_of_their_own(evidence: Path) -> None:
-    of_all = [complete(arm.name, seed) for arm in ARMS for seed in (7, 8)]  # claims
+    of_all = [complete(arm.name, seed) for arm in ARMS for seed in (7, 8)]  # seeds that are for every claim
     for result in of_all:
         results.write(results.place(evidence, CPU, result.arm, result.seed), result)
     again = replace(CPU, seeds=(7, 8))
