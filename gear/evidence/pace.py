@@ -48,11 +48,10 @@ def pace(scale: Scale, into: Path, device: str) -> Path:
     for i in range(FIRST + ROUNDS):
         for j, each in enumerate(paced):
             made = each.make(i * len(paced) + j)
-            with torch.autocast(on.type, torch.bfloat16, enabled=scale.base.precision == "bfloat16"):
-                _wait(on)
-                start = time.perf_counter()
-                each.step(made)
-                _wait(on)
+            _wait(on)
+            start = time.perf_counter()
+            each.step(made)
+            _wait(on)
             if i >= FIRST:
                 taken.setdefault(each.name, []).append(time.perf_counter() - start)
     rows = {n: {"median": statistics.median(t), "least": min(t), "largest": max(t)} for n, t in taken.items()}
@@ -65,6 +64,8 @@ def pace(scale: Scale, into: Path, device: str) -> Path:
 
 def _paced(scale: Scale, on: torch.device, device: str) -> Iterator[Paced]:
     prepared: dict[int, run.Prepared] = {}  # by the number of targets: one without must not pay for them
+    # As the loop has it, around the step alone: features come in float16, which does not go with bfloat16's autocast.
+    cast = torch.autocast(on.type, torch.bfloat16, enabled=scale.base.precision == "bfloat16")
     for name in TIMED:
         config = replace(arms()[name].make(scale), device=device)
         targets = len(build.chosen_targets(config))
@@ -73,11 +74,11 @@ def _paced(scale: Scale, on: torch.device, device: str) -> Iterator[Paced]:
         fed = run.supply(config, prepared[targets], on)
         build.set_tf32(config.engine.tf32, on)
         training = build.training(config, len(fed.classes), fed.dims, on)
-        yield Paced(name, int, partial(_live, fed.batches, training.step))
+        yield Paced(name, int, partial(_live, fed.batches, cast(training.step)))
         if name in STORING:
             groups = {group.name: group for group in training.groups}
             assert isinstance(config.stage, Frozen)
-            step = partial(encoded_step, groups["generator"], stage=config.stage)
+            step = cast(partial(encoded_step, groups["generator"], stage=config.stage))
             yield Paced(stored(name), partial(_encoded, fed.batches, groups["tokenizer"].module), step)
 
 

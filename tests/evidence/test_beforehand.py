@@ -1,6 +1,7 @@
 """The pilot and the paces, on real runs of the smallest kind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from gear.evidence.scales import Scale
 pytestmark = pytest.mark.usefixtures("stand_ins")
 
 
-def test_pace_has_the_seconds_of_every_way_to_train(small_scale: Scale, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pace, "ROUNDS", 2)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pace_has_the_seconds_of_every_way_to_train(small_scale: Scale, tmp_path: Path, monkeypatch, precision):
+    monkeypatch.setattr(pace, "ROUNDS", 1)
     monkeypatch.setattr(pace, "FIRST", 0)
-    found = json.loads(pace.pace(small_scale, tmp_path, "cpu").read_text())
+    scale = replace(small_scale, base=replace(small_scale.base, precision=precision))
+    found = json.loads(pace.pace(scale, tmp_path, "cpu").read_text())
     assert set(found["seconds"]) == {*pace.TIMED, *map(pace.stored, pace.STORING)}
     assert all(0 < each["least"] <= each["median"] <= each["largest"] for each in found["seconds"].values())
 

@@ -64,4 +64,4 @@ def test_the_scale_of_a_gpu_wants_one(what, small: Path, monkeypatch: pytest.Mon
 
 def test_what_is_there_of_it_can_be_seen_without(small: Path, capsys: pytest.CaptureFixture[str]):
     evidence("list", scale="gpu")
-    assert "0 of 114 results are in evidence/gpu" in capsys.readouterr().out
+    assert "0 of 27 results are in evidence/gpu" in capsys.readouterr().out
