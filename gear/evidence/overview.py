@@ -12,12 +12,13 @@ from gear.evidence.tables import NONE, bullets, called, differences, table
 
 
 def listed(scale: Scale, results: Results) -> str:
-    """All arms, with which seeds each was announced, and with which it is reported."""
-    rows = [_arm(arm, scale, results) for arm in ARMS]
+    """Arms, with which seeds each was announced, and with which it is reported."""
     wanted = [(arm.name, seed) for arm in ARMS for seed in scale.seeds if announced(scale, arm, seed)]
+    named = {name for name, _ in [*wanted, *results]}
+    rows = [_arm(arm, scale, results) for arm in ARMS if arm.name in named]
     there = sum(each in results for each in wanted)
     head = ["arm", "what it is", "begins with", "claims", "steps", "seeds", "reported", "further"]
-    total = f"{len(ARMS)} arms: {there} of {len(wanted)} results are there."
+    total = f"{len(rows)} arms: {there} of {len(wanted)} results are there."
     short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
     told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
     return f"{table(head, rows, words=4)}\n\n{total}{told}"

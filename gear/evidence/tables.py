@@ -46,9 +46,8 @@ def interval(found: Estimate, digits: int) -> str:
 
 
 def claim(number: int, scale: Scale, results: Results) -> str:
-    if not (seeds := scale.seeds_of(number)):
-        return "It is of none of these seeds."
-    return "\n\n".join(_part(part, number, scale, of_seeds(results, seeds)) for part in CLAIMS[number])
+    found = of_seeds(results, scale.seeds_of(number))
+    return "\n\n".join(_part(part, number, scale, found) for part in CLAIMS[number])
 
 
 def _part(part: Part, number: int, scale: Scale, results: Results) -> str:

@@ -170,7 +170,7 @@ def verdicts(scale: Scale, results: Results) -> str:
     told, without = (
         table(
             ["claim", "decided by", "expected", "mean, 95% interval", "seeds", "here"],
-            [_row(each, scale, results) for each in decisions],
+            [_row(each, scale, results) for each in decisions if scale.seeds_of(each.number)],
             words=3,
         )
         for decisions in (DECISIONS, UNGUIDED)
@@ -197,8 +197,6 @@ def _row(decision: Decision, scale: Scale, results: Results) -> list[str]:
     values = decision.values(of_seeds(results, wanted))
     run = [seed for seed in wanted if all((arm, seed) in results for arm in decision.arms)]
     seeds = f"{len(run)} of {len(wanted)}"
-    if not wanted:
-        return [decision.claim, decision.by, decision.expected, "of none of these seeds", "", ""]
     if not run:
         return [decision.claim, decision.by, decision.expected, NOT_RUN, seeds, ""]
     told = _mean(decision, values) if values else NONE

@@ -1,5 +1,6 @@
 """RESULTS.md: what stands between `<!-- evidence SCALE NAME -->` and `<!-- end -->` is made of results, the rest is
-people's. A NAME is "arms", "verdicts", "cost", "pace" or the number of a claim; each has to be there once for a scale.
+people's. A NAME is "arms", "verdicts", "cost", "pace" or the number of a claim that the scale's seeds are for; each has
+to be there once for a scale.
 """
 
 import json
@@ -49,9 +50,12 @@ def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
         files = {folder / f"{each.name}{of}.svg": pictures.svg(each.figure) for each in drawn.values()}
     blocks = {"arms": overview.listed(scale, everything), "cost": overview.cost(scale, found)}
     blocks |= {"verdicts": verdicts.verdicts(scale, found)}
-    blocks |= {"pace": overview.pace(pace, scale)} | {str(n): tables.claim(n, scale, found) for n in CLAIMS}
-    blocks["1"] += f"\n\n{convergence.tables(scale, of_seeds(found, scale.seeds_of(1)), seconds)}"
-    blocks["7"] += f"\n\n{convergence.training(scale, of_seeds(found, scale.seeds_of(7)))}"
+    blocks |= {"pace": overview.pace(pace, scale)}
+    blocks |= {str(n): tables.claim(n, scale, found) for n in CLAIMS if scale.seeds_of(n)}
+    if "1" in blocks:
+        blocks["1"] += f"\n\n{convergence.tables(scale, of_seeds(found, scale.seeds_of(1)), seconds)}"
+    if "7" in blocks:
+        blocks["7"] += f"\n\n{convergence.training(scale, of_seeds(found, scale.seeds_of(7)))}"
     for (claim, drawing), file in zip(drawn.items(), files, strict=True):
         link = Path(os.path.relpath(file, report.parent)).as_posix()
         blocks[str(claim)] += f"\n\n![{drawing.caption.partition('.')[0]}]({link})\n\n{drawing.caption}"

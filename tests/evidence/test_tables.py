@@ -143,12 +143,10 @@ def test_the_command_is_of_the_scale_and_of_the_seeds() -> None:
     text = tables.claim(10, GPU, {})
     assert "`gear evidence --scale gpu --only repa-on-gear repa-on-control`" in text
     assert "`gear evidence write --scale gpu`" in text
-    assert tables.claim(7, GPU, {}) == "It is of none of these seeds."
     only = "--only repa-on-gear repa-on-control"
     for scale, seeds in ((CPU, " --seeds 0 1 2"), (replace(CPU, seeds=(7, 8)), " --seeds 7 8")):
         end = seeds if scale.seeds == (7, 8) else ""
         assert f"`gear evidence {only}{seeds}`, then `gear evidence write{end}`" in tables.claim(10, scale, {})
-    assert tables.claim(10, replace(CPU, seeds=(3,)), {}) == "It is of none of these seeds."
 
 
 def test_every_arm_is_in_the_tables_of_its_claims() -> None:
@@ -165,6 +163,9 @@ def test_the_announced_are_counted(result: Made) -> None:
     assert row(text, "`ste`")[-3:] == ["0, 1, 2", "-", "3"]
     assert row(text, "`text-on-gear`")[-3:] == ["3, 4, 5", "-", "-"]
     assert f"{len(ARMS)} arms: 2 of 132 results are there." in text
+    few = overview.listed(GPU, {("gear-lfq", 7): result("gear-lfq", 7, GPU)})
+    assert row(few, "`gear-lfq`")[-3:] == ["-", "-", "7"]
+    assert "10 arms: 0 of 27 results are there." in few
 
 
 def test_pace(pace: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """RESULTS.md: markers and what stands between them, and that the repository's own is in step with its results."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from gear.evidence import results, writing
 from gear.evidence.arms import ARMS
 from gear.evidence.claims import CLAIMS
 from gear.evidence.results import Result
-from gear.evidence.scales import CPU, GPU, SCALES
-from gear.evidence.writing import BEGIN, write
+from gear.evidence.scales import CPU, GPU, SCALES, Scale
+from gear.evidence.writing import write
 
 from .conftest import complete
 
@@ -76,6 +77,20 @@ def test_other_seeds_have_a_report_and_figures_of_their_own(evidence: Path) -> N
     assert {path: path.read_bytes() for path in write(again, evidence, paths[-1])} == first
 
 
+def test_claims_that_no_seed_is_for_are_left_out(tmp_path: Path) -> None:
+    for result in (complete(name, seed, GPU) for name in ("repa", "gear") for seed in GPU.seeds):
+        results.write(results.place(tmp_path, GPU, result.arm, result.seed), result)
+    paths = write(GPU, tmp_path, tmp_path / "RESULTS-gpu.md")
+    assert [path.name for path in paths] == ["convergence.svg", "RESULTS-gpu.md"]
+    text = paths[-1].read_text()
+    names = ("arms", "cost", "verdicts", "pace", "1", "2", "5", "10")
+    assert re.findall(r"<!-- evidence gpu (\S+) -->", text) == [*names]
+    decided = text[: text.index("**On seeds that were not")]
+    assert {line.split()[1] for line in decided.splitlines() if re.match(r"\| \d+[a-c]? ", line)} == {
+        *("1a", "1b", "1c", "2a", "2b", "5a", "5b", "10")
+    }
+
+
 def test_before_anything_has_run(report: Path, tmp_path: Path) -> None:
     assert write(CPU, tmp_path / "nowhere", report) == [report]
     assert "Nothing has run yet" in report.read_text()
@@ -116,13 +131,10 @@ def test_a_result_of_another_protocol_is_refused(report: Path, evidence: Path, e
         write(CPU, evidence, report)
 
 
-def test_the_report_of_this_repository_is_in_step(tmp_path: Path) -> None:
-    report = ROOT / "RESULTS.md"
-    marked = {scale for scale, _ in BEGIN.findall(report.read_text())}
-    assert "cpu" in marked
-    copy = shutil.copy(report, tmp_path)
-    shutil.copytree(ROOT / results.HERE, tmp_path / results.HERE)
-    for name in marked:
-        for made in write(SCALES[name], tmp_path / results.HERE, Path(copy)):
-            kept = ROOT / made.relative_to(tmp_path)
-            assert made.read_bytes() == kept.read_bytes(), f"{kept}: `gear evidence write --scale {name}`"
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
+def test_the_reports_of_this_repository_are_in_step(scale: Scale, tmp_path: Path) -> None:
+    report = shutil.copy(ROOT / writing.report(scale), tmp_path)
+    shutil.copytree(ROOT / results.HERE / scale.name, tmp_path / results.HERE / scale.name)
+    for made in write(scale, tmp_path / results.HERE, Path(report)):
+        kept = ROOT / made.relative_to(tmp_path)
+        assert made.read_bytes() == kept.read_bytes(), f"{kept}: `gear evidence write --scale {scale.name}`"
