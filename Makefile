@@ -10,7 +10,6 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 JOBS ?= 2
-SCALE ?= cpu
 
 BIN := $(VENV)/bin
 # Exists once everything is installed; older than one of its prerequisites, the installation is brought up to date.
@@ -44,14 +43,13 @@ lint: $(STAMP)  ## style (ruff) and types (pyright)
 bench: $(STAMP)  ## what is fast, measured against the plain way
 	@$(BIN)/python -m bench $(ARGS)
 
-evidence: $(STAMP)  ## test the paper's findings again, about a night on two cores (RESULTS.md); SCALE=gpu: on a GPU
+evidence: $(STAMP)  ## test the paper's findings again, about a night on two cores (RESULTS.md)
 	$(BIN)/gear fetch cifar10
 	$(BIN)/gear fetch inception-fid
-	$(BIN)/gear fetch $(if $(filter gpu,$(SCALE)),resnet50,mobilenet_v2)
-	$(if $(filter gpu,$(SCALE)),$(BIN)/gear fetch lpips-vgg)
+	$(BIN)/gear fetch mobilenet_v2
 	$(BIN)/gear fetch minilm
-	$(BIN)/gear evidence --scale $(SCALE) $(ARGS)
-	$(BIN)/gear evidence write --scale $(SCALE)
+	$(BIN)/gear evidence $(ARGS)
+	$(BIN)/gear evidence write
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -53,7 +53,7 @@ def evidence(
     without_gpu = device == "auto" and build.device(Config()).type == "cpu"
     if scale == "gpu" and without_gpu and what in ("run", "pilot", "pace"):
         raise ConfigError(
-            "scale gpu is for a GPU, and torch sees none: leave --scale out, or give --device cpu, which takes weeks."
+            "scale gpu is for a GPU, and torch sees none: leave --scale out, or give --device cpu, which takes days."
         )
     match what:
         case "run":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gear.evidence.arms import ARMS, Arm, announced, arms
+from gear.evidence.arms import ARMS, Arm, announced, arms, asked
 from gear.evidence.pace import stored
 from gear.evidence.quantities import Results, stopped
 from gear.evidence.scales import Scale
@@ -12,13 +12,13 @@ from gear.evidence.tables import NONE, bullets, called, differences, table
 
 
 def listed(scale: Scale, results: Results) -> str:
-    """Arms, with which seeds each was announced, and with which it is reported."""
+    """Arms that were announced or have a result, with which seeds either is."""
     wanted = [(arm.name, seed) for arm in ARMS for seed in scale.seeds if announced(scale, arm, seed)]
     named = {name for name, _ in [*wanted, *results]}
     rows = [_arm(arm, scale, results) for arm in ARMS if arm.name in named]
     there = sum(each in results for each in wanted)
     head = ["arm", "what it is", "begins with", "claims", "steps", "seeds", "reported", "further"]
-    total = f"{len(rows)} arms: {there} of {len(wanted)} results are there."
+    total = f"{len({name for name, _ in wanted})} arms: {there} of {len(wanted)} results are there."
     short = [f"`{arm}` of seed {seed}" for (arm, seed), result in results.items() if stopped(result)]
     told = f" Stopped before their end, with losses that were not finite: {', '.join(short)}." if short else ""
     return f"{table(head, rows, words=4)}\n\n{total}{told}"
@@ -29,7 +29,8 @@ def _arm(arm: Arm, scale: Scale, results: Results) -> list[str]:
     there = sorted(seed for name, seed in results if name == arm.name)
     done, more = [seed for seed in there if seed in wanted], [seed for seed in there if seed not in wanted]
     seeds = [", ".join(map(str, each)) or NONE for each in (wanted, done, more)]
-    claims = ", ".join(str(number) for number in arm.claims if number) or NONE
+    numbers = {claim for seed in scale.seeds for claim in asked(scale, arm, seed)} - {0}
+    claims = ", ".join(map(str, sorted(numbers))) or NONE
     start = NONE if arm.start is None else f"`{arm.start}`"
     return [f"`{arm.name}`", arm.what, start, claims, f"{arm.make(scale).steps:,}", *seeds]
 

@@ -25,6 +25,7 @@ from gear.evaluate import inception
 from gear.evidence import results
 from gear.evidence.arms import ARMS, Arm, announced, arms, asked, configured, generated
 from gear.evidence.measuring import Judge, measure
+from gear.evidence.quantities import stopped
 from gear.evidence.results import Result
 from gear.evidence.scales import Scale
 from gear.store.whole import replacing
@@ -65,9 +66,13 @@ class Queue:
         self.commit = _commit()  # now: what is imported later is no newer, unless somebody edits it meanwhile
 
     def work(self, jobs: Sequence[Job]) -> None:
-        """Until each has a result. Raises, before anything is run, `ConfigError` for a result of another protocol, and
-        what `gear.build.require` raises for weights that are not there."""
+        """Until each has a result. Raises, before anything is run, `ConfigError` for a result of another protocol and
+        for a tokenizer that a GPU would have to make again, and what `gear.build.require` raises for weights that are
+        not there."""
         left = [job for job in jobs if not self.done(job)]
+        if self.judge.on.type == "cuda":
+            for job in left:
+                self._require_kept(job)
         for arm in dict.fromkeys(job.arm for job in left):
             build.require(configured(self.scale, arm, 0))
         if any(generated(self.scale, job.arm, job.seed) for job in left):
@@ -136,9 +141,24 @@ class Queue:
             config = dataclasses.replace(found.config, tokenizer=tokenizer)
             state.write(path, found.tensors, found.step, config, found.classes)
 
+    def _require_kept(self, job: Job) -> None:
+        """A GPU never makes the same tokenizer twice, so that no training need show it, as in `_require_same`."""
+        if job.arm.start is None:
+            return
+        before = Job(arms()[job.arm.start], job.seed)
+        kept, result = (at(self.into, self.scale, before.arm.name, job.seed) for at in (results.start, results.place))
+        if kept.exists() or self._complete(before):
+            return
+        if result.exists() and not stopped(results.read(result)):
+            raise ConfigError(
+                f"{job.name} begins with the tokenizer of {before.name}, of which {result} tells, but {kept} is not "
+                "there, and a GPU does not make the same one again. Put it back, take other --seeds, or give another "
+                "--results to begin all arms anew."
+            )
+
     def _require_same(self, job: Job) -> None:
         """Arms of a seed begin with one tokenizer, or their differences are not what they are named for. Another kind
-        of processor rounds otherwise, and after a thousand steps that is another tokenizer; a GPU is never the same."""
+        of processor rounds otherwise, and after a thousand steps that is another tokenizer."""
         path = results.place(self.into, self.scale, job.arm.name, job.seed)
         if path.exists() and results.read(path).log != _logged(lines.read(self.out / job.name / lines.NAME)):
             raise ConfigError(

@@ -140,7 +140,8 @@ CPU = Scale(
     counts=Counts(generated=2500, rest=0, reference=5000, rebuilt=2500, probed=1000, curve=1000),
 )
 
-# The pilot's target and the same loss of the tokenizer, so that the two scales differ in size, steps and counts alone.
+# Target, losses and the tokenizer's rates are scale cpu's. Sizes, batch, precision, steps, counts, the generator's rate
+# and the decay of the averages are not.
 _GPU = replace(
     CPU.base,
     tokenizer=replace(
@@ -157,7 +158,7 @@ _GPU = replace(
     save_every=500,
 )
 
-# What an hour of one GPU allows three times; with other seeds (--seeds) the arms of all claims run.
+# What one GPU does three times in about an hour; with other seeds (--seeds) the arms of all claims run.
 _GPU_SEEDS: dict[int, tuple[int, ...]] = dict.fromkeys((0, 1, 2), (0, 1, 2, 5, 10))
 
 GPU = Scale(

@@ -36,8 +36,8 @@ def _title(scale: Scale) -> str:
 
 def write(scale: Scale, results_folder: Path, report: Path) -> list[Path]:
     """Brings the report and its figures up to date, and says which files these are; one that is not there begins with
-    places for all. Nothing is written before all is made. Raises ValueError for a report without a marker,
-    `ConfigError` for a result of another protocol."""
+    a place for each of its parts. Nothing is written before all is made. Raises ValueError for a report without a
+    marker, `ConfigError` for a result of another protocol."""
     everything = results.every(results_folder, scale)
     for (name, seed), result in everything.items():
         results.require(results.place(results_folder, scale, name, seed), result, scale, arms().get(name))
@@ -87,7 +87,7 @@ def filled(text: str, report: Path, scale: str, blocks: Mapping[str, str]) -> st
         if begin[1] != scale:
             continue
         if begin[2] not in left:
-            raise ValueError(f"{report}: {begin.group()} is there twice, or none of {', '.join(blocks)}: mend it.")
+            raise ValueError(f"{report}: {begin.group()} is there twice, or no part of these seeds: take it out.")
         parts += [text[done : begin.end()], f"\n\n{left.pop(begin[2])}\n\n"]
         done = end.start()
     if left:

@@ -157,6 +157,23 @@ def test_another_tokenizer_is_not_begun_with(worked: tuple[Queue, Path], small_s
     assert not results.place(into, small_scale, "repa-on-gear", 0).exists()
 
 
+def test_what_a_gpu_cannot_make_again_is_asked_for_first(
+    worked: tuple[Queue, Path], small_scale: Scale, tmp_path: Path
+):
+    into = tmp_path / "results"
+    shutil.copytree(worked[1], into)
+    results.place(into, small_scale, "repa-on-gear", 0).unlink()
+    start = results.start(into, small_scale, "gear", 0)
+    start.unlink()
+    q = Queue(small_scale, tmp_path / "other", into, "cpu", Console())
+    q.judge = replace(q.judge, on=torch.device("cuda"))
+    with pytest.raises(
+        ConfigError, match=r"repa-on-gear-0 begins with the tokenizer of gear-0, of which .*, but .* is"
+    ):
+        q.work(jobs(small_scale, ("repa-on-gear",)))
+    assert not q.out.exists()
+
+
 def test_what_is_measured_does_not_depend_on_who_trained(
     worked: tuple[Queue, Path], small_scale: Scale, monkeypatch: pytest.MonkeyPatch
 ):
@@ -316,5 +333,5 @@ def test_a_seed_of_other_claims_asks_for_what_is_theirs():
     for seed, inception, curve in ((0, 2500, 100), (3, 0, 600), (7, 2500, 100)):
         assert generated(CPU, gear, seed) == inception
         assert configured(CPU, gear, seed).watch.evaluate_every == curve
-    assert generated(GPU, arms()["warmup-vq"], 0) == generated(GPU, gear, 0) == 10_000
+    assert [configured(GPU, arms()[name], 0).watch.evaluate_every for name in ("gear", "ste")] == [200, 1000]
     assert [CPU.seeds_of(claim) for claim in (1, 4, 9, 10)] == [(0, 1, 2), (3, 4, 5), (3, 4, 5), (0, 1, 2)]

@@ -165,7 +165,8 @@ def test_the_announced_are_counted(result: Made) -> None:
     assert f"{len(ARMS)} arms: 2 of 132 results are there." in text
     few = overview.listed(GPU, {("gear-lfq", 7): result("gear-lfq", 7, GPU)})
     assert row(few, "`gear-lfq`")[-3:] == ["-", "-", "7"]
-    assert "10 arms: 0 of 27 results are there." in few
+    assert row(few, "`gear`")[3] == "1, 2, 5"
+    assert "9 arms: 0 of 27 results are there." in few
 
 
 def test_pace(pace: dict[str, Any]) -> None:
