@@ -155,6 +155,7 @@ class Queue:
                 "there, and a GPU does not make the same one again. Put it back, take other --seeds, or give another "
                 "--results to begin all arms anew."
             )
+        self._require_kept(before)
 
     def _require_same(self, job: Job) -> None:
         """Arms of a seed begin with one tokenizer, or their differences are not what they are named for. Another kind

@@ -171,6 +171,10 @@ def test_what_a_gpu_cannot_make_again_is_asked_for_first(
         ConfigError, match=r"repa-on-gear-0 begins with the tokenizer of gear-0, of which .*, but .* is"
     ):
         q.work(jobs(small_scale, ("repa-on-gear",)))
+    results.place(into, small_scale, "gear", 0).unlink()  # which would be trained, on a tokenizer that is lost
+    results.start(into, small_scale, "warmup-vq", 0).unlink()
+    with pytest.raises(ConfigError, match="gear-0 begins with the tokenizer of warmup-vq-0, of which"):
+        q.work(jobs(small_scale, ("repa-on-gear",)))
     assert not q.out.exists()
 
 

@@ -109,9 +109,8 @@ def test_a_difference_that_several_pairs_share_counts_once(result: Made) -> None
             found[arm, seed] = result(arm, seed, reconstruction={"n": 2000, "psnr": psnr})
         for arm in ("repa", "repa-on-gear", "text-on-gear", "text-zero-rotary"):
             found[arm, seed] = result(arm, seed)
-    assert (
-        len(tables.differences(replace(GPU, claims_of={}), found)) == 1
-    )  # of gear, or what is on its tokenizer, and repa
+    scale = replace(GPU, claims_of={})
+    assert len(tables.differences(scale, found)) == 1  # of gear, or what is on its tokenizer, and repa
 
 
 def test_usage_over_training(result: Made) -> None:
