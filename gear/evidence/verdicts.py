@@ -127,6 +127,8 @@ _1C = (
     sooner("1c", curve, "cheap gFID", "repa-on-gear", "repa"),
 )
 _1C_UNGUIDED = tuple(sooner("1c", curve, "cheap gFID", arm, "repa") for arm in ("control", "repa-on-control"))
+_7 = sooner("7 transfer", _alignment, "alignment loss", "text-on-gear", "text-on-control")
+_7_UNGUIDED = sooner("7", _alignment, "alignment loss", "text-on-control", "text-on-control")
 DECISIONS = (
     less("1a guidance helps the pair", GFID, "gear", "control", -1),
     less("1b the tokenizer helps a fresh generator", GFID, "repa-on-gear", "repa-on-control", -1),
@@ -148,7 +150,7 @@ DECISIONS = (
     less("5b the generator becomes more like it", AT_END[_CKNNA], "gear", "control", 1),
     against("6 usage sharpens, then relaxes", USED_LEAST_STEP, "gear", "the last step", _last_step, -1),
     against("6 above collapse", USED_LEAST, "gear", "half of the codebook", _half, 1),
-    sooner("7 transfer", _alignment, "alignment loss", "text-on-gear", "text-on-control"),
+    _7,
     less("8 a larger generator guides better", CHEAP_GFID, "repa-on-gear-large", "repa-on-gear-small", -1),
     less("9a words that are not rotated away are followed", TEXTS[_RANK], "text-zero-rotary", "text-on-gear", 1),
     less("9b bfloat16 costs something", CHEAP_GFID, "gear-bfloat16", "gear", 1),
@@ -162,7 +164,8 @@ UNGUIDED = (  # rules that ask for no difference to an arm without guidance: on 
     against("6", USED_LEAST_STEP, "control", "the last step", _last_step, -1),
     against("6", USED_LEAST, "control", "half of the codebook", _half, 1),
     against("6", USED_LEAST_STEP, "repa", "the last step", _last_step, -1),  # whose tokenizer does not move
-    sooner("7", _alignment, "alignment loss", "text-on-control", "text-on-control"),
+    _7_UNGUIDED,
+    apart(_7, _7_UNGUIDED),
 )
 
 
