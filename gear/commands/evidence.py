@@ -35,7 +35,7 @@ def evidence(
         out: Folder of the runs.
         results: Folder of the results, a file for each arm and seed.
         report: The file to bring up to date, made if it is not there; by default RESULTS.md, and of another scale or
-            of other seeds RESULTS-gpu.md, RESULTS-cpu-7-8-9.md.
+            of other seeds RESULTS-gpu.md, RESULTS-cpu-7-8-9.md; of results in another folder, in it.
         device: Where to run.
     """
     from rich.console import Console
@@ -43,6 +43,7 @@ def evidence(
     from gear import build
     from gear.config import Config, ConfigError
     from gear.evidence import pace, pilot, queue, writing
+    from gear.evidence.results import HERE
     from gear.evidence.scales import SCALES
 
     if only and what not in ("run", "list"):
@@ -57,8 +58,13 @@ def evidence(
         )
     match what:
         case "run":
-            queue.Queue(chosen, out, results, device, console).work(queue.jobs(chosen, only, seeds))
+            work, jobs = queue.Queue(chosen, out, results, device, console), queue.jobs(chosen, only, seeds)
+            if all(map(work.done, jobs)):
+                there = f"{len(jobs)} of {len(jobs)} results are in {results / scale}"
+                print(f"{there}: nothing to run. Anew: --results NEW_FOLDER.")
+            work.work(jobs)
             more = f" --seeds {' '.join(map(str, seeds))}" if seeds else ""
+            more += f" --results {results}" if results != HERE else ""
             print(f"next: gear evidence write --scale {scale}{more}")
         case "list":
             queue.show(queue.jobs(chosen, only, seeds), chosen, results, console)
@@ -68,4 +74,4 @@ def evidence(
             print(pace.pace(chosen, results, device))
         case "write":
             repeated = replace(chosen, seeds=seeds or chosen.seeds)
-            print(*writing.write(repeated, results, report or writing.report(repeated)), sep="\n")
+            print(*writing.write(repeated, results, report or writing.report(repeated, results)), sep="\n")

@@ -23,9 +23,11 @@ BEGIN = re.compile(r"^<!-- evidence (\S+) (\S+) -->$", re.MULTILINE)
 END = re.compile(r"^<!-- end -->$", re.MULTILINE)
 
 
-def report(scale: Scale) -> Path:
-    """Where results go that nobody says a place for: the repository's own page has the first scale's, of its seeds."""
-    return Path("RESULTS.md" if (name := _title(scale)) == "cpu" else f"RESULTS-{name}.md")
+def report(scale: Scale, results_folder: Path) -> Path:
+    """Where results go that nobody says a place for: the repository's own page has the first scale's, of its seeds and
+    in its own folder. Others' have a page beside them, so that they never come under the words of these."""
+    beside = Path() if results_folder == results.HERE else results_folder
+    return beside / ("RESULTS.md" if (name := _title(scale)) == "cpu" else f"RESULTS-{name}.md")
 
 
 def _title(scale: Scale) -> str:

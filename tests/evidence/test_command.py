@@ -29,6 +29,11 @@ def test_run_list_and_write(small: Path, small_scale: Scale, capsys: pytest.Capt
     assert list(results.every(small / "evidence", small_scale)) == [("warmup-vq", 5)]
     assert sorted(os.listdir(small / "runs" / "evidence" / "cpu")) == ["warmup-vq-5", "warmup-vq-5.queue"]
 
+    evidence(only=("warmup-vq",), seeds=(5,))
+    assert capsys.readouterr().out.startswith(
+        "1 of 1 results are in evidence/cpu: nothing to run. Anew: --results NEW_FOLDER."
+    )
+
     evidence("list", seeds=(5,))
     said = capsys.readouterr().out
     assert all(arm.name in said for arm in ARMS)
@@ -37,6 +42,11 @@ def test_run_list_and_write(small: Path, small_scale: Scale, capsys: pytest.Capt
     evidence("write", seeds=(5,))
     assert capsys.readouterr().out.splitlines()[-1] == "RESULTS-cpu-5.md"
     assert "| `warmup-vq` |" in (small / "RESULTS-cpu-5.md").read_text()
+
+    evidence(only=("warmup-vq",), seeds=(5,), results=Path("mine"))
+    assert "next: gear evidence write --scale cpu --seeds 5 --results mine\n" in capsys.readouterr().out
+    evidence("write", seeds=(5,), results=Path("mine"))
+    assert capsys.readouterr().out.splitlines()[-1] == "mine/RESULTS-cpu-5.md"
 
 
 @pytest.mark.parametrize(

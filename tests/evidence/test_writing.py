@@ -13,7 +13,7 @@ from gear.config import ConfigError
 from gear.evidence import results, writing
 from gear.evidence.arms import ARMS
 from gear.evidence.claims import CLAIMS
-from gear.evidence.results import Result
+from gear.evidence.results import HERE, Result
 from gear.evidence.scales import CPU, GPU, SCALES, Scale
 from gear.evidence.writing import write
 
@@ -66,8 +66,11 @@ def test_other_seeds_have_a_report_and_figures_of_their_own(evidence: Path) -> N
     for result in of_all:
         results.write(results.place(evidence, CPU, result.arm, result.seed), result)
     again = replace(CPU, seeds=(7, 8))
-    assert tuple(writing.report(scale) for scale in (CPU, again, GPU)) == tuple(map(Path, ("RESULTS.md", *OTHERS)))
-    paths = write(again, evidence, evidence.parent / "other" / writing.report(again))
+    assert tuple(writing.report(scale, HERE) for scale in (CPU, again, GPU)) == tuple(
+        map(Path, ("RESULTS.md", *OTHERS))
+    )
+    assert writing.report(CPU, Path("mine")) == Path("mine/RESULTS.md")
+    paths = write(again, evidence, evidence.parent / "other" / writing.report(again, HERE))
     assert [path.name for path in paths[:-1]] == [f"{name}-7-8.svg" for name in ("convergence", "knobs", "usage")]
     text = paths[-1].read_text()
     assert text.startswith("# What came of `gear evidence`, scale cpu, seeds 7, 8\n")
@@ -137,7 +140,7 @@ def test_a_result_of_another_protocol_is_refused(report: Path, evidence: Path, e
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES.keys())
 def test_the_reports_of_this_repository_are_in_step(scale: Scale, tmp_path: Path) -> None:
-    report = shutil.copy(ROOT / writing.report(scale), tmp_path)
+    report = shutil.copy(ROOT / writing.report(scale, HERE), tmp_path)
     shutil.copytree(ROOT / results.HERE / scale.name, tmp_path / results.HERE / scale.name)
     for made in write(scale, tmp_path / results.HERE, Path(report)):
         kept = ROOT / made.relative_to(tmp_path)
