@@ -58,11 +58,7 @@ def evidence(
         )
     match what:
         case "run":
-            work, jobs = queue.Queue(chosen, out, results, device, console), queue.jobs(chosen, only, seeds)
-            if all(map(work.done, jobs)):
-                there = f"{len(jobs)} of {len(jobs)} results are in {results / scale}"
-                print(f"{there}: nothing to run. Anew: --results NEW_FOLDER.")
-            work.work(jobs)
+            queue.Queue(chosen, out, results, device, console).work(queue.jobs(chosen, only, seeds))
             more = f" --seeds {' '.join(map(str, seeds))}" if seeds else ""
             more += f" --results {results}" if results != HERE else ""
             print(f"next: gear evidence write --scale {scale}{more}")

@@ -70,6 +70,10 @@ class Queue:
         for a tokenizer that a GPU would have to make again, and what `gear.build.require` raises for weights that are
         not there."""
         left = [job for job in jobs if not self.done(job)]
+        if not left:
+            there = f"{len(jobs)} of {len(jobs)} results are in {self.into / self.scale.name}"
+            told = f"{there}: nothing to run. Anew: --results NEW_FOLDER."
+            self.console.print(told, highlight=False, markup=False, soft_wrap=True)
         if self.judge.on.type == "cuda":
             for job in left:
                 self._require_kept(job)
